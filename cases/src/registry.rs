@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every case there is, in the order in which they are listed and run.
+
+use std::sync::LazyLock;
+
+use crate::{Case, fallback, multicast, ordering, ownership};
+
+static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    [
+        ordering::CASES,
+        ownership::CASES,
+        multicast::CASES,
+        fallback::CASES,
+    ]
+    .concat()
+});
+
+/// Every case, grouped.
+#[must_use]
+pub fn all() -> &'static [Case] {
+    &ALL
+}
+
+/// The case of this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Case> {
+    all().iter().find(|case| case.name == name)
+}
