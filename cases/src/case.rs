@@ -70,7 +70,11 @@ impl Setting {
     /// A setting with no evidence yet.
     #[must_use]
     pub fn new(seed: u64, patience: u32) -> Self {
-        Self { seed, patience, evidence: Vec::new() }
+        Self {
+            seed,
+            patience,
+            evidence: Vec::new(),
+        }
     }
 
     /// Leaves a line of evidence, kept with the verdict whatever that is.

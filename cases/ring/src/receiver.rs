@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Receiving, with or without a ring.
+
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::frame::Frame;
+use crate::inbox::{Arrival, Inbox};
+use crate::mapping::Mapping;
+use crate::queue::{Buffer, SocketQueue};
+use crate::reader::Reader;
+use crate::{Error, Geometry, Socket};
+
+/// How messages come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Through a ring; what does not fit a frame by `recvmsg`, in its place.
+    Ring,
+    /// By `recvmsg` alone: the kernel has no rings, or none was asked for.
+    Plain,
+}
+
+/// The receiving end of a netlink socket.
+#[derive(Debug)]
+pub struct Receiver {
+    ring: Option<Ring>,
+    buffer: Buffer,
+    socket: Socket,
+}
+
+#[derive(Debug)]
+struct Ring {
+    mapping: Arc<Mapping>,
+    reader: Reader,
+    inbox: Inbox,
+}
+
+/// What [`Receiver::receive`] found.
+#[derive(Debug)]
+pub enum Received<'a> {
+    /// A message in the ring.
+    Frame(Frame<'a>),
+    /// A message that was copied by `recvmsg`.
+    Copied(Copied<'a>),
+    /// `ENOBUFS`: since this was last said, messages were dropped at a full ring or receive buffer.
+    /// Later ones keep coming.
+    Lost,
+}
+
+impl Received<'_> {
+    /// The message's bytes; `None` for a loss.
+    #[must_use]
+    pub fn message(&self) -> Option<&[u8]> {
+        match self {
+            Self::Frame(frame) => Some(frame),
+            Self::Copied(copied) => Some(copied),
+            Self::Lost => None,
+        }
+    }
+}
+
+/// A message that was copied by `recvmsg`. Dereferences to its bytes.
+#[derive(Debug)]
+pub struct Copied<'a> {
+    bytes: &'a [u8],
+    frame: Option<u32>,
+}
+
+impl Copied<'_> {
+    /// The `COPY` frame that marked its place in the ring. `None` on a plain socket, and for what
+    /// the kernel sends without a frame, as parts of a dump.
+    #[must_use]
+    pub fn frame(&self) -> Option<u32> {
+        self.frame
+    }
+}
+
+impl Deref for Copied<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Receiver {
+    pub(crate) fn ringed(socket: Socket, mapping: Mapping, ordered: bool) -> Self {
+        let reader = Reader::new(mapping.geometry().frame_nr(), ordered);
+        let ring = Ring {
+            mapping: Arc::new(mapping),
+            reader,
+            inbox: Inbox::new(),
+        };
+        Self {
+            ring: Some(ring),
+            buffer: Buffer::new(),
+            socket,
+        }
+    }
+
+    pub(crate) fn plain(socket: Socket) -> Self {
+        Self {
+            ring: None,
+            buffer: Buffer::new(),
+            socket,
+        }
+    }
+
+    /// Whether there is a ring.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        match self.ring {
+            Some(_) => Path::Ring,
+            None => Path::Plain,
+        }
+    }
+
+    /// The ring's shape, where there is one.
+    #[must_use]
+    pub fn geometry(&self) -> Option<&Geometry> {
+        self.ring.as_ref().map(|ring| ring.mapping.geometry())
+    }
+
+    /// The socket, to send on and to ask things of.
+    #[must_use]
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Gives the ring's mapping up and hands the socket back. The ring itself stays, and so does the
+    /// mapping while a [`Kept`](crate::Kept) message lives.
+    #[must_use]
+    pub fn into_socket(self) -> Socket {
+        self.socket
+    }
+
+    /// Makes room for messages of this many bytes on the copying path (128 KiB to begin with).
+    pub fn expect_messages_of(&mut self, bytes: usize) {
+        self.buffer.grow(bytes);
+    }
+
+    /// The next message, or `None` if there is none at the moment. Never waits.
+    ///
+    /// A message in the ring costs no system call and no allocation. With the ring empty, the
+    /// socket's queue is looked at after [`wait`](Self::wait) has found something, so a reader that
+    /// spins on its ring alone should call `wait` with no time now and then.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`] for a frame that breaks the contract; other errors as they come from
+    /// `recvmsg`. Every error but [`FrameError::Status`](crate::FrameError::Status) concerns one
+    /// message, and the next call goes on behind it.
+    pub fn receive(&mut self) -> Result<Option<Received<'_>>, Error> {
+        let queue = SocketQueue(self.socket.as_fd());
+        let arrival = match &mut self.ring {
+            Some(ring) => {
+                ring.inbox
+                    .next(&ring.mapping, &mut ring.reader, &queue, &mut self.buffer)?
+            }
+            None => Inbox::next_plain(&queue, &mut self.buffer)?,
+        };
+        Ok(match (arrival, &mut self.ring) {
+            (Some(Arrival::Frame { frame, len }), Some(ring)) => Some(Received::Frame(Frame::new(
+                &ring.mapping,
+                &mut ring.reader,
+                frame,
+                len,
+            ))),
+            (Some(Arrival::Copied { len, frame }), _) => {
+                let bytes = self.buffer.message(len);
+                Some(Received::Copied(Copied { bytes, frame }))
+            }
+            (Some(Arrival::Lost), _) => Some(Received::Lost),
+            (None, _) | (Some(Arrival::Frame { .. }), None) => None,
+        })
+    }
+
+    /// Waits by `poll` until there is something to [`receive`](Self::receive), or a loss to be told;
+    /// `None` waits for ever. False if nothing came in time.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut poll = libc::pollfd {
+            fd: self.socket.as_fd().as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        loop {
+            let milliseconds = deadline.map_or(-1, |deadline| {
+                let left = deadline.saturating_duration_since(Instant::now());
+                // Rounded up, so that the last fraction is slept through and not spun through.
+                libc::c_int::try_from(left.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
+            });
+            // SAFETY: one pollfd, ours to write to.
+            let ready = unsafe { libc::poll(&raw mut poll, 1, milliseconds) };
+            if ready == 0 {
+                return Ok(false);
+            }
+            if ready > 0 {
+                if let Some(ring) = &mut self.ring {
+                    ring.inbox.expect_queue();
+                }
+                return Ok(true);
+            }
+            let error = Error::last_os("wait for the netlink socket");
+            if error.raw_os_error() != Some(libc::EINTR) {
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A netlink socket, and the options that give it a ring.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use libc::{c_int, c_void, socklen_t};
+
+use crate::abi::{EXTENDED_REQUEST_LEN, NETLINK_RX_RING, SOL_NETLINK};
+use crate::mapping::Mapping;
+use crate::receiver::Receiver;
+use crate::request::Request;
+use crate::{Error, Flags, Geometry};
+
+/// A netlink socket of any family.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+}
+
+impl From<OwnedFd> for Socket {
+    /// Takes over a netlink socket that something else opened.
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+}
+
+impl From<Socket> for OwnedFd {
+    fn from(socket: Socket) -> Self {
+        socket.fd
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Socket {
+    /// Opens a socket of this family (`libc::NETLINK_ROUTE`, `libc::NETLINK_NETFILTER`, …), closed
+    /// on `exec`.
+    pub fn open(protocol: c_int) -> Result<Self, Error> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: socket touches no memory of ours.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
+        if fd < 0 {
+            return Err(Error::last_os("open a netlink socket"));
+        }
+        // SAFETY: the descriptor is new, and nobody else's.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self { fd })
+    }
+
+    /// Sends one or more netlink messages, back to back, to the kernel.
+    pub fn send(&self, messages: &[u8]) -> Result<(), Error> {
+        // SAFETY: `messages` is readable for its whole length. Without an address a netlink socket
+        // that is not connected sends to the kernel.
+        let sent = unsafe {
+            libc::send(
+                self.fd.as_raw_fd(),
+                messages.as_ptr().cast(),
+                messages.len(),
+                0,
+            )
+        };
+        if sent < 0 {
+            return Err(Error::last_os("send to the kernel"));
+        }
+        Ok(())
+    }
+
+    /// Gives the socket an RX ring and maps it. A kernel that has no rings says `ENOPROTOOPT`: then
+    /// the receiver works by plain receiving, and [`Receiver::path`] says so.
+    ///
+    /// # Errors
+    ///
+    /// What the contract names under set-up and mapping: `EPERM` without `CAP_NET_ADMIN`, `EBUSY`
+    /// with a ring already there, `EOPNOTSUPP` in a multicast group, `ENOMEM`, `EINVAL` for flags
+    /// that the kernel does not know.
+    pub fn rx_ring(self, geometry: Geometry, flags: Flags) -> Result<Receiver, Error> {
+        match self.set_up_rx_ring(&geometry, flags) {
+            Ok(()) => {
+                let mapping = Mapping::of_socket(self.as_fd(), geometry)?;
+                let ordered = flags.contains(Flags::ORDERED);
+                Ok(Receiver::ringed(self, mapping, ordered))
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(self.plain()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A receiver that works by plain receiving on any kernel.
+    #[must_use]
+    pub fn plain(self) -> Receiver {
+        Receiver::plain(self)
+    }
+
+    /// Sets an RX ring up without mapping it.
+    pub fn set_up_rx_ring(&self, geometry: &Geometry, flags: Flags) -> Result<(), Error> {
+        self.request("set up an RX ring", Request::new(geometry, flags))
+    }
+
+    /// Tears the RX ring down; `EBUSY` while it is mapped. Without a ring it succeeds.
+    pub fn tear_down_rx_ring(&self) -> Result<(), Error> {
+        self.request("tear the RX ring down", Request::default())
+    }
+
+    fn request(&self, what: &'static str, request: Request) -> Result<(), Error> {
+        let encoded = request.encode();
+        let bytes = encoded.as_ref();
+        // SAFETY: `bytes` is readable for the length given.
+        let refused = unsafe {
+            libc::setsockopt(
+                self.fd.as_raw_fd(),
+                SOL_NETLINK,
+                NETLINK_RX_RING,
+                bytes.as_ptr().cast::<c_void>(),
+                bytes.len() as socklen_t,
+            )
+        };
+        if refused != 0 {
+            return Err(Error::last_os(what));
+        }
+        Ok(())
+    }
+
+    /// The RX ring as it was set up, all zeros where there is none; `None` from a kernel that has
+    /// no rings.
+    pub fn rx_ring_request(&self) -> Result<Option<Request>, Error> {
+        let mut bytes = [0; EXTENDED_REQUEST_LEN];
+        let mut len = EXTENDED_REQUEST_LEN as socklen_t;
+        // SAFETY: `bytes` is writable for `len` bytes, and `len` itself is ours.
+        let refused = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                SOL_NETLINK,
+                NETLINK_RX_RING,
+                bytes.as_mut_ptr().cast::<c_void>(),
+                &raw mut len,
+            )
+        };
+        if refused == 0 {
+            return Ok(Some(Request::decode(&bytes)));
+        }
+        let error = Error::last_os("ask for the RX ring");
+        if error.raw_os_error() == Some(libc::ENOPROTOOPT) {
+            return Ok(None);
+        }
+        Err(error)
+    }
+}
