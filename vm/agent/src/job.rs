@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A job in a process of its own, and the agent's watch over it.
+//!
+//! The two share a socket, the child's standard input: the job goes in as one frame, its outcome
+//! comes back as one. The child's other streams are the console's.
+
+use std::any::Any;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, dup2_stdin};
+use nlring_channel::{FrameReader, Job, Outcome, Status, write_frame};
+
+/// A failed outcome for this reason.
+pub(crate) fn failed(detail: String) -> Outcome {
+    Outcome {
+        status: Status::Fail,
+        detail,
+        evidence: Vec::new(),
+    }
+}
+
+/// Runs `job` in a child and says how it ended, within its deadline.
+pub(crate) fn supervise(job: &Job) -> Outcome {
+    let mut command = Command::new("/init");
+    command.arg(crate::JOB);
+    watch(command, job)
+        .unwrap_or_else(|error| failed(format!("cannot run the job's process: {error}")))
+}
+
+fn watch(mut command: Command, job: &Job) -> io::Result<Outcome> {
+    let until = Instant::now() + Duration::from_millis(job.deadline_ms);
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let mut child = command
+        .stdin(OwnedFd::from(theirs))
+        .process_group(0)
+        .spawn()?;
+    drop(command); // and with it our copy of the child's end, so that we see it close
+    let group = Group(Pid::from_raw(child.id().cast_signed()));
+    ours.set_write_timeout(Some(Duration::from_millis(job.deadline_ms.max(1))))?;
+    let told = write_frame(&mut ours, job);
+    let outcome = receive(&mut ours, until)?;
+    // The outcome stands only if the process also ends well: a crash or a hang while it cleans up is
+    // one of the things that are looked for.
+    let status = await_exit(&mut child, until)?;
+    drop(group);
+    if status.is_none() {
+        child.wait()?;
+    }
+    Ok(verdict(job, told, outcome, status))
+}
+
+fn verdict(
+    job: &Job,
+    told: io::Result<()>,
+    outcome: Option<Outcome>,
+    status: Option<ExitStatus>,
+) -> Outcome {
+    let seconds = Duration::from_millis(job.deadline_ms).as_secs_f32();
+    match (outcome, status) {
+        (Some(outcome), Some(status)) if status.success() => outcome,
+        (Some(outcome), None) => Outcome {
+            status: Status::Fail,
+            detail: format!(
+                "deadline of {seconds} s passed before its process ended, after it said {:?}: {}",
+                outcome.status, outcome.detail
+            ),
+            ..outcome
+        },
+        (Some(outcome), Some(status)) => Outcome {
+            status: Status::Fail,
+            detail: format!(
+                "its process {} after it said {:?}: {}",
+                manner(status),
+                outcome.status,
+                outcome.detail
+            ),
+            ..outcome
+        },
+        (None, None) => failed(format!("deadline of {seconds} s passed")),
+        (None, Some(status)) => {
+            let told = told.err().map_or_else(String::new, |error| {
+                format!(" (it could not be told what to do: {error})")
+            });
+            failed(format!(
+                "its process {} without an outcome{told}",
+                manner(status)
+            ))
+        }
+    }
+}
+
+fn manner(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (_, Some(signal)) => {
+            let name = Signal::try_from(signal)
+                .map_or_else(|_| signal.to_string(), |signal| signal.to_string());
+            format!("was killed by {name}")
+        }
+        (code, None) => format!("exited with status {}", code.unwrap_or_default()),
+    }
+}
+
+/// Kills every process of the job that is still there when it goes.
+struct Group(Pid);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // A group that has ended by itself is what is wanted.
+        let _ = killpg(self.0, Signal::SIGKILL);
+    }
+}
+
+fn receive(stream: &mut UnixStream, until: Instant) -> io::Result<Option<Outcome>> {
+    let (mut reader, mut chunk) = (FrameReader::default(), [0; 1 << 14]);
+    loop {
+        if let Some(outcome) = reader.next().map_err(io::Error::other)? {
+            return Ok(Some(outcome));
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => return Ok(None),
+            Ok(count) => reader.push(&chunk[..count]),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::TimedOut
+                | io::ErrorKind::Interrupted => {}
+                // The child died with our words unread.
+                io::ErrorKind::ConnectionReset => return Ok(None),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+fn await_exit(child: &mut Child, until: Instant) -> io::Result<Option<ExitStatus>> {
+    let mut pause = Duration::from_micros(200);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// The child's `main`.
+pub(crate) fn main(run: fn(&Job) -> Outcome) -> ExitCode {
+    let result = take_stdin().and_then(|mut stream| {
+        let job = read_job(&mut stream)?;
+        write_frame(&mut stream, &guarded(run, &job))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("job: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The socket is moved away from standard input, so that nothing a job starts inherits it.
+fn take_stdin() -> io::Result<UnixStream> {
+    let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    dup2_stdin(File::open("/dev/null")?)?;
+    Ok(stream)
+}
+
+fn read_job(stream: &mut UnixStream) -> io::Result<Job> {
+    let (mut reader, mut chunk) = (FrameReader::default(), [0; 1 << 14]);
+    loop {
+        if let Some(job) = reader.next().map_err(io::Error::other)? {
+            return Ok(job);
+        }
+        match stream.read(&mut chunk)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => reader.push(&chunk[..count]),
+        }
+    }
+}
+
+/// A panic in a job is a failed outcome with its words and place.
+fn guarded(run: fn(&Job) -> Outcome, job: &Job) -> Outcome {
+    static PLACE: Mutex<Option<String>> = Mutex::new(None);
+    let usual = panic::take_hook();
+    let this = thread::current().id();
+    panic::set_hook(Box::new(move |info| {
+        if thread::current().id() == this {
+            *PLACE.lock().unwrap_or_else(PoisonError::into_inner) =
+                info.location().map(ToString::to_string);
+        }
+        usual(info);
+    }));
+    panic::catch_unwind(AssertUnwindSafe(|| run(job))).unwrap_or_else(|payload| {
+        let place = PLACE
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .unwrap_or_default();
+        failed(format!("panicked at {place}: {}", words(&*payload)))
+    })
+}
+
+fn words(payload: &(dyn Any + Send)) -> String {
+    let text = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied());
+    text.unwrap_or("something that is no text")
+        .lines()
+        .map(str::trim)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(deadline_ms: u64) -> Job {
+        Job {
+            number: 1,
+            name: "j".into(),
+            seed: 0,
+            deadline_ms,
+            patience: 1,
+            links: Vec::new(),
+        }
+    }
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(script);
+        command
+    }
+
+    fn detail(script: &str, deadline_ms: u64) -> String {
+        let outcome = watch(shell(script), &job(deadline_ms)).unwrap();
+        assert_eq!(outcome.status, Status::Fail);
+        outcome.detail
+    }
+
+    #[test]
+    fn an_end_without_outcome_is_a_failure_that_says_how_it_ended() {
+        assert_eq!(
+            detail("exit 3", 10_000),
+            "its process exited with status 3 without an outcome"
+        );
+        assert_eq!(
+            detail("kill -SEGV $$", 10_000),
+            "its process was killed by SIGSEGV without an outcome"
+        );
+        assert_eq!(
+            detail("exit 0", 10_000),
+            "its process exited with status 0 without an outcome"
+        );
+    }
+
+    #[test]
+    fn a_job_past_its_deadline_is_killed_with_all_it_started() {
+        let start = Instant::now();
+        let directory = std::env::temp_dir().join(format!("nlring-job-{}", std::process::id()));
+        let script = format!("sleep 987 & echo $! > {}; wait", directory.display());
+        assert_eq!(detail(&script, 300), "deadline of 0.3 s passed");
+        assert!(start.elapsed() < Duration::from_secs(10));
+        let sleeper = std::fs::read_to_string(&directory).unwrap();
+        std::fs::remove_file(&directory).unwrap();
+        let gone = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", sleeper.trim()))
+                .unwrap_or_default();
+            status.is_empty() || status.contains("State:\tZ")
+        };
+        while !gone() {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "the job's child is still there"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn an_outcome_stands_only_if_its_process_ends_well() {
+        // The frame of a passed outcome, written by a shell to its standard input.
+        let mut frame = Vec::new();
+        let passed = Outcome {
+            status: Status::Pass,
+            detail: "fine".into(),
+            evidence: vec!["e".into()],
+        };
+        write_frame(&mut frame, &passed).unwrap();
+        let octal: String = frame.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let say = format!("printf '{octal}' >&0");
+        assert_eq!(watch(shell(&say), &job(10_000)).unwrap(), passed);
+        let crashed = watch(shell(&format!("{say}; kill -ABRT $$")), &job(10_000)).unwrap();
+        assert_eq!(
+            crashed.detail,
+            "its process was killed by SIGABRT after it said Pass: fine"
+        );
+        let hung = watch(shell(&format!("{say}; sleep 987")), &job(300)).unwrap();
+        assert_eq!(
+            hung.detail,
+            "deadline of 0.3 s passed before its process ended, after it said Pass: fine"
+        );
+        assert_eq!(
+            (hung.status, hung.evidence),
+            (Status::Fail, passed.evidence)
+        );
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_with_its_words_and_place() {
+        let outcome = guarded(|_| panic!("two\nlines"), &job(1));
+        assert_eq!(outcome.status, Status::Fail);
+        assert!(
+            outcome
+                .detail
+                .starts_with("panicked at vm/agent/src/job.rs:")
+                || outcome.detail.starts_with("panicked at src/job.rs:"),
+            "{}",
+            outcome.detail
+        );
+        assert!(
+            outcome.detail.ends_with(": two; lines"),
+            "{}",
+            outcome.detail
+        );
+    }
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The guest's file system: the guest program as `/init`, `nft` and `ip` with their libraries.
+//!
+//! It is packed as a newc archive without compression: unpacking is a copy, and a compressed one
+//! would cost the guest more than the host saves.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use cpio::newc::{self, trailer};
+
+use crate::digest::{self, Key};
+use crate::kernel::toolchain;
+use crate::libraries::needed;
+use crate::{Cache, VmError};
+
+/// Changed whenever the same inputs are packed in another way.
+const LAYOUT: &str = "1";
+
+/// The host's programs that the guest has too, with their Debian packages.
+const PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2")];
+
+/// Empty directories: mount points, and where `ip netns` keeps its names.
+const DIRECTORIES: &[&str] = &["dev", "proc", "sys", "tmp", "run", "var", "etc", "root"];
+
+/// Packs `guest`, a static program, into an initramfs, or finds the one packed before.
+///
+/// # Errors
+/// `nft` or `ip` is not installed, a library or `guest` cannot be read, or `guest` is not static.
+pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
+    let files = contents(guest)?;
+    let mut key = Key::default().part(LAYOUT);
+    for (name, path) in &files {
+        key = key
+            .part(name)
+            .part(digest::of_file_remembered(cache, path)?);
+    }
+    let place = cache.place("initramfs", &format!("{}.cpio", key.finish()))?;
+    if place.is_file() {
+        return Ok(place);
+    }
+    let directory = place.parent().expect("a file in the cache");
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        archive(
+            &files,
+            BufWriter::with_capacity(1 << 18, file.as_file_mut()),
+        )?;
+        file.persist(&place)?;
+        Ok(())
+    };
+    write().map_err(VmError::io("cannot pack the initramfs", &place))?;
+    Ok(place)
+}
+
+/// Names in the guest, without the leading slash, and the files of the host behind them.
+fn contents(guest: &Path) -> Result<BTreeMap<String, PathBuf>, VmError> {
+    if let Some(library) = needed(guest)?.first() {
+        let reason = format!(
+            "it needs {}, but the guest program must be static: build it with -C target-feature=+crt-static",
+            library.display()
+        );
+        return Err(VmError::Config {
+            path: guest.to_owned(),
+            reason,
+        });
+    }
+    let mut files = BTreeMap::from([("init".to_owned(), guest.to_owned())]);
+    for &(program, package) in PROGRAMS {
+        let path = toolchain::find(program).ok_or_else(|| VmError::Missing {
+            tool: program.into(),
+            package: package.into(),
+        })?;
+        for library in needed(&path)? {
+            files.insert(
+                library.to_string_lossy().trim_start_matches('/').to_owned(),
+                library,
+            );
+        }
+        files.insert(format!("sbin/{program}"), path);
+    }
+    Ok(files)
+}
+
+fn archive(files: &BTreeMap<String, PathBuf>, mut output: impl Write) -> io::Result<()> {
+    let mut directories: BTreeMap<String, ()> = DIRECTORIES
+        .iter()
+        .map(|name| ((*name).to_owned(), ()))
+        .collect();
+    for name in files.keys() {
+        for above in Path::new(name)
+            .ancestors()
+            .skip(1)
+            .filter(|above| !above.as_os_str().is_empty())
+        {
+            directories.insert(above.to_string_lossy().into_owned(), ());
+        }
+    }
+    let mut inode = 0;
+    let mut entry = |name: &str| {
+        inode += 1;
+        newc::Builder::new(name).ino(inode).nlink(1)
+    };
+    for name in directories.keys() {
+        entry(name).mode(0o040_755).write(&mut output, 0).finish()?;
+    }
+    // The kernel opens it for /init before anything can be mounted on /dev.
+    let console = entry("dev/console")
+        .mode(0o020_600)
+        .rdev_major(5)
+        .rdev_minor(1);
+    console.write(&mut output, 0).finish()?;
+    // ip keeps the names of namespaces in /var/run/netns.
+    let mut link = entry("var/run").mode(0o120_777).write(&mut output, 4);
+    link.write_all(b"/run")?;
+    link.finish()?;
+    for (name, path) in files {
+        let mut content = Vec::new();
+        File::open(path)?.read_to_end(&mut content)?;
+        let size = u32::try_from(content.len())
+            .map_err(|_| io::Error::other(format!("{} is above 4 GiB", path.display())))?;
+        let mut file = entry(name).mode(0o100_755).write(&mut output, size);
+        file.write_all(&content)?;
+        file.finish()?;
+    }
+    trailer(&mut output)?;
+    output.flush()
+}
+
+/// Removes the initramfs files of earlier guests, except `keep`; each is of some 20 MB.
+///
+/// # Errors
+/// One of them cannot be removed.
+pub fn prune(cache: &Cache, keep: &Path) -> Result<(), VmError> {
+    let directory = cache.place("initramfs", "")?;
+    for entry in fs::read_dir(&directory)
+        .map_err(VmError::io("cannot list", &directory))?
+        .flatten()
+    {
+        let path = entry.path();
+        if path != keep {
+            fs::remove_file(&path).map_err(VmError::io("cannot remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_holds_the_files_and_every_directory_above_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let guest = directory.path().join("guest");
+        fs::write(&guest, "program").unwrap();
+        let files = BTreeMap::from([
+            ("init".to_owned(), guest.clone()),
+            ("lib/deep/er.so".to_owned(), guest),
+        ]);
+        let mut bytes = Vec::new();
+        archive(&files, &mut bytes).unwrap();
+        let (mut input, mut seen) = (bytes.as_slice(), Vec::new());
+        loop {
+            let mut reader = newc::Reader::new(&mut input).unwrap();
+            if reader.entry().is_trailer() {
+                break;
+            }
+            let mut content = String::new();
+            reader.read_to_string(&mut content).unwrap();
+            seen.push(format!(
+                "{} {:o} {content}",
+                reader.entry().name(),
+                reader.entry().mode()
+            ));
+            reader.finish().unwrap();
+        }
+        let (above, below) = (
+            |line: &str| seen.iter().position(|seen| seen == line),
+            "lib/deep/er.so 100755 program",
+        );
+        assert!(
+            above("lib 40755 ") < above("lib/deep 40755 ")
+                && above("lib/deep 40755 ") < above(below),
+            "{seen:?}"
+        );
+        for line in [
+            "init 100755 program",
+            "dev/console 20600 ",
+            "var/run 120777 /run",
+            below,
+        ] {
+            assert!(above(line).is_some(), "no {line} in {seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_guest_that_is_not_static_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path()).unwrap();
+        let message = pack(&cache, &std::env::current_exe().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("must be static"), "{message}");
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A kernel: base + series + fragments + compiler, made once and kept.
+//!
+//! A finished kernel is found by the digest of all it was made of. On the way to it stand three
+//! things that are only there to save time, each of which can be thrown away: the unpacked base, a
+//! work tree with the series in it, and make's output directory.
+
+mod compile;
+mod configure;
+mod series;
+mod source;
+mod store;
+pub(crate) mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{remove_tree, write_whole};
+use crate::digest::{self, Key};
+use crate::matrix::Entry;
+use crate::{Cache, VmError};
+use compile::Make;
+use configure::Fragment;
+use series::Series;
+use source::Identity;
+
+/// Changed whenever the way of building changes what comes out.
+const RECIPE: &str = "1";
+
+/// Where a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Looking for the base.
+    Fetch,
+    /// Unpacking the base.
+    Unpack,
+    /// Bringing the series into the work tree.
+    Patch,
+    /// Making the configuration.
+    Configure,
+    /// Compiling and linking.
+    Compile,
+    /// Checking in the result.
+    Store,
+}
+
+/// What happens during a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// This begins.
+    Phase(Phase),
+    /// make has done this much.
+    Steps {
+        /// Steps done.
+        done: u64,
+        /// Steps expected in all, never less than `done`.
+        total: u64,
+        /// The step just begun: `CC net/netlink/ring.o`.
+        what: String,
+    },
+    /// Another process builds from the same base; this one goes on when that is done.
+    Waiting,
+}
+
+/// A finished kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Built {
+    /// Its name in kernels.toml.
+    pub name: String,
+    /// `uname -r`.
+    pub release: String,
+    /// Where its base came from.
+    pub base: String,
+    /// Of the series.
+    pub series_sha256: String,
+    /// Of the `.config`.
+    pub config_sha256: String,
+    /// Compiler and linker with their versions.
+    pub compiler: String,
+    /// The image that QEMU boots by its PVH entry.
+    pub vmlinux: PathBuf,
+    /// The `.config`.
+    pub config: PathBuf,
+    /// Its name in the cache, and of everything that is remembered about it.
+    pub key: String,
+}
+
+/// All that a kernel is made of.
+struct Recipe {
+    identity: Identity,
+    series: Series,
+    fragments: Vec<Fragment>,
+    compiler: String,
+    key: String,
+}
+
+impl Recipe {
+    fn gather(cache: &Cache, root: &Path, entry: &Entry) -> Result<Self, VmError> {
+        let directory = root.join("kernel-config");
+        let identity = source::identify(cache, &entry.base)?;
+        let series = Series::load(&directory.join("patches"), &entry.base)?;
+        let fragments = configure::load(&directory.join("fragments"), &entry.fragments)?;
+        let compiler = toolchain::compiler()?;
+        let parts = [
+            RECIPE,
+            &entry.name,
+            &identity.words,
+            &series.sha256(),
+            &compiler,
+        ];
+        let key = parts
+            .iter()
+            .fold(Key::default(), |key, part| key.part(part));
+        let key = fragments
+            .iter()
+            .fold(key, |key, fragment| key.part(&fragment.text))
+            .finish();
+        Ok(Self {
+            identity,
+            series,
+            fragments,
+            compiler,
+            key,
+        })
+    }
+}
+
+/// The kernel, if it is in the cache whole. One that is damaged is thrown away.
+///
+/// # Errors
+/// The base, a patch, a fragment or the compiler cannot be found or read.
+pub fn cached(cache: &Cache, root: &Path, entry: &Entry) -> Result<Option<Built>, VmError> {
+    store::load(cache, &Recipe::gather(cache, root, entry)?.key)
+}
+
+/// The kernel, out of the cache or built now.
+///
+/// # Errors
+/// Each phase has its own: see [`VmError`]. What was built so far is kept where that is safe.
+pub fn build(
+    cache: &Cache,
+    root: &Path,
+    entry: &Entry,
+    on: &mut dyn FnMut(Event),
+) -> Result<Built, VmError> {
+    on(Event::Phase(Phase::Fetch));
+    let recipe = Recipe::gather(cache, root, entry)?;
+    if let Some(built) = store::load(cache, &recipe.key)? {
+        return Ok(built);
+    }
+    toolchain::check()?;
+    let base = &entry.base;
+    let _lock = cache.lock(&format!("base-{}", recipe.identity.id), || {
+        on(Event::Waiting)
+    })?;
+    if let Some(built) = store::load(cache, &recipe.key)? {
+        return Ok(built); // by the process that was waited for
+    }
+    let pristine = source::pristine(cache, base, &recipe.identity, on)?;
+
+    on(Event::Phase(Phase::Patch));
+    let work = source::work(cache, base, &recipe.identity, &pristine)?;
+    let scratch = tempfile::tempdir_in(cache.root())
+        .map_err(VmError::io("cannot make a directory in", cache.root()))?;
+    recipe
+        .series
+        .bring(base, &pristine, &work, scratch.path())?;
+
+    on(Event::Phase(Phase::Configure));
+    let out = OutDirectory::open(cache, &recipe, entry)?;
+    let log = cache.place("log", &format!("{}.log", entry.name))?;
+    let make = Make::new(&entry.name, work, out.path.clone(), log)?;
+    let config = configure::configure(&make, &recipe.fragments)?;
+    let steps = make.vmlinux(out.steps(entry), on)?;
+    out.close(steps)?;
+
+    on(Event::Phase(Phase::Store));
+    let identity = store::Identity {
+        name: entry.name.clone(),
+        release: store::release(make.out())?,
+        base: recipe.identity.words,
+        series_sha256: recipe.series.sha256(),
+        config_sha256: digest::of(&config),
+        compiler: recipe.compiler,
+        vmlinux_sha256: digest::of_file(&make.out().join("vmlinux"))?,
+    };
+    store::put(cache, &recipe.key, &identity, make.out())?;
+    store::load(cache, &recipe.key)?.ok_or_else(|| VmError::Build {
+        kernel: entry.name.clone(),
+        reason: "the result changed while it was stored; build again".into(),
+        log: cache.root().join("log"),
+    })
+}
+
+/// make's output directory of one kernel.
+struct OutDirectory {
+    path: PathBuf,
+    fresh: bool,
+}
+
+impl OutDirectory {
+    /// Opens it for a build. One that an earlier build did not close is in an unknown state (make
+    /// believes in half-written objects), and so is one of another compiler: both start afresh.
+    fn open(cache: &Cache, recipe: &Recipe, entry: &Entry) -> Result<Self, VmError> {
+        let path = cache.place("out", &format!("{}-{}", recipe.identity.id, entry.name))?;
+        let compiler = fs::read_to_string(path.join(".compiler")).ok();
+        let usable =
+            !path.join(".building").exists() && compiler.as_deref() == Some(&recipe.compiler);
+        if !usable {
+            remove_tree(&path)?;
+            fs::create_dir(&path).map_err(VmError::io("cannot make", &path))?;
+        }
+        write_whole(&path.join(".building"), b"")?;
+        write_whole(&path.join(".compiler"), recipe.compiler.as_bytes())?;
+        Ok(Self {
+            path,
+            fresh: !usable,
+        })
+    }
+
+    fn steps(&self, entry: &Entry) -> u64 {
+        if self.fresh { entry.steps } else { 0 }
+    }
+
+    fn close(&self, _steps: u64) -> Result<(), VmError> {
+        let mark = self.path.join(".building");
+        fs::remove_file(&mark).map_err(VmError::io("cannot remove", &mark))
+    }
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Finished kernels in the cache: `kernels/<key>/` with vmlinux, config, System.map and identity.json.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Built;
+use crate::cache::{remove_tree, write_whole};
+use crate::digest;
+use crate::{Cache, VmError};
+
+/// identity.json.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) release: String,
+    pub(super) base: String,
+    pub(super) series_sha256: String,
+    pub(super) config_sha256: String,
+    pub(super) compiler: String,
+    pub(super) vmlinux_sha256: String,
+}
+
+/// The kernel of this key, if it is there and what it says it is; if it is there and is not, it is
+/// thrown away.
+pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
+    let place = cache.place("kernels", key)?;
+    if !place.exists() {
+        return Ok(None);
+    }
+    let sound = |identity: &Identity| {
+        let digest = |name| digest::of_file_remembered(cache, &place.join(name)).ok();
+        digest("vmlinux").as_ref() == Some(&identity.vmlinux_sha256)
+            && digest("config").as_ref() == Some(&identity.config_sha256)
+    };
+    let identity = fs::read(place.join("identity.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(identity) = identity.filter(sound) else {
+        remove_tree(&place)?;
+        return Ok(None);
+    };
+    Ok(Some(Built {
+        name: identity.name,
+        release: identity.release,
+        base: identity.base,
+        series_sha256: identity.series_sha256,
+        config_sha256: identity.config_sha256,
+        compiler: identity.compiler,
+        vmlinux: place.join("vmlinux"),
+        config: place.join("config"),
+        key: key.to_owned(),
+    }))
+}
+
+/// Checks in what make left in `out`.
+pub(super) fn put(
+    cache: &Cache,
+    key: &str,
+    identity: &Identity,
+    out: &Path,
+) -> Result<(), VmError> {
+    let place = cache.place("kernels", key)?;
+    let partial = place.with_extension("partial");
+    remove_tree(&partial)?;
+    fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
+    for (from, to) in [
+        ("vmlinux", "vmlinux"),
+        (".config", "config"),
+        ("System.map", "System.map"),
+    ] {
+        let (from, to) = (out.join(from), partial.join(to));
+        fs::copy(&from, &to).map_err(VmError::io("cannot store", &from))?;
+    }
+    let text = serde_json::to_vec_pretty(identity).expect("plain data");
+    write_whole(&partial.join("identity.json"), &text)?;
+    remove_tree(&place)?;
+    fs::rename(&partial, &place).map_err(VmError::io("cannot name", &place))
+}
+
+/// `uname -r` of what make left in `out`.
+pub(super) fn release(out: &Path) -> Result<String, VmError> {
+    let path = out.join("include/config/kernel.release");
+    let text = fs::read_to_string(&path).map_err(VmError::io("cannot read", &path))?;
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> (tempfile::TempDir, Cache) {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(&directory.path().join("cache")).unwrap();
+        let out = directory.path().join("out");
+        fs::create_dir_all(out.join("include/config")).unwrap();
+        for (name, content) in [
+            ("vmlinux", "image"),
+            (".config", "CONFIG_A=y\n"),
+            ("System.map", ""),
+            ("include/config/kernel.release", "6.1.0\n"),
+        ] {
+            fs::write(out.join(name), content).unwrap();
+        }
+        let word = |word: &str| word.to_owned();
+        let identity = Identity {
+            name: word("6.1"),
+            release: release(&out).unwrap(),
+            base: word("base"),
+            series_sha256: word("s"),
+            config_sha256: digest::of("CONFIG_A=y\n"),
+            compiler: word("gcc"),
+            vmlinux_sha256: digest::of("image"),
+        };
+        put(&cache, "key", &identity, &out).unwrap();
+        (directory, cache)
+    }
+
+    #[test]
+    fn what_was_stored_is_found() {
+        let (_directory, cache) = stored();
+        let built = load(&cache, "key").unwrap().unwrap();
+        assert_eq!(
+            (built.release.as_str(), built.key.as_str()),
+            ("6.1.0", "key")
+        );
+        assert_eq!(fs::read_to_string(built.vmlinux).unwrap(), "image");
+        assert!(load(&cache, "other").unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_entry_is_thrown_away() {
+        for (file, content) in [
+            ("vmlinux", "imago"),
+            ("vmlinux", ""),
+            ("config", "CONFIG_A=n\n"),
+            ("identity.json", "{\"name\": "),
+        ] {
+            let (_directory, cache) = stored();
+            assert!(load(&cache, "key").unwrap().is_some());
+            fs::write(cache.root().join("kernels/key").join(file), content).unwrap();
+            assert!(load(&cache, "key").unwrap().is_none(), "{file}");
+            assert!(!cache.root().join("kernels/key").exists(), "{file}");
+        }
+        let (_directory, cache) = stored();
+        fs::remove_file(cache.root().join("kernels/key/vmlinux")).unwrap();
+        assert!(load(&cache, "key").unwrap().is_none());
+    }
+}

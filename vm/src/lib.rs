@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A VM running the kernel under test.
+//!
+//! The way through this crate is the way to a verdict: [`matrix`] says which kernels there are,
+//! [`kernel`] makes one of them out of its base, the series and the fragments and keeps it in the
+//! [`Cache`], [`initramfs`] packs the guest, [`accelerator`] finds out what can run it here, and
+//! [`machine`] boots it and carries jobs to its agent and outcomes back. Nothing here knows what a
+//! job does.
+
+pub mod accelerator;
+mod cache;
+mod console;
+mod conversation;
+pub mod deadline;
+mod digest;
+mod error;
+pub mod initramfs;
+mod keeper;
+pub mod kernel;
+mod libraries;
+pub mod machine;
+pub mod matrix;
+mod qemu;
+pub mod topology;
+
+pub use cache::Cache;
+pub use error::{Class, VmError};
+pub use nlring_channel::{Job, Link, Outcome, Status};

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! kernel-config/kernels.toml: which kernels there are, and out of what each is made.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::VmError;
+
+/// All kernels of kernels.toml.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    entries: Vec<Entry>,
+}
+
+/// One kernel.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// As it is asked for: `6.1`.
+    pub name: String,
+    /// What the series is applied to.
+    pub base: Base,
+    /// Names of fragments in kernel-config/fragments, without `.config`, in order.
+    pub fragments: Vec<String>,
+    /// Whether it has memory-mapped netlink (`CONFIG_NETLINK_MMAP`); if not it is a control.
+    pub ringed: bool,
+    /// Steps of make in a build from nothing, as last counted: where progress starts from.
+    pub steps: u64,
+}
+
+/// A source tree before the series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// Its name, also that of its own patches in kernel-config/patches/.
+    pub name: String,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where a base comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A Debian package that puts `/usr/src/<package>.tar.xz` on the machine.
+    Debian(String),
+    /// A tree on this machine; copied, never changed.
+    Tree(PathBuf),
+    /// A tarball on this machine.
+    Tarball {
+        /// Any compression that tar knows.
+        path: PathBuf,
+        /// What it must be, in hex.
+        sha256: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    base: BTreeMap<String, SourceLine>,
+    kernel: BTreeMap<String, KernelLines>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceLine {
+    debian: Option<String>,
+    tree: Option<PathBuf>,
+    tarball: Option<PathBuf>,
+    sha256: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KernelLines {
+    base: String,
+    fragments: Vec<String>,
+    ringed: bool,
+    steps: u64,
+}
+
+impl Matrix {
+    /// Reads `<root>/kernel-config/kernels.toml`; relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// The file cannot be read, has a key that is not known, or names a base or fragment that is
+    /// not there.
+    pub fn load(root: &Path) -> Result<Self, VmError> {
+        let directory = root.join("kernel-config");
+        let path = directory.join("kernels.toml");
+        let text = fs::read_to_string(&path).map_err(VmError::io("cannot read", &path))?;
+        let entries =
+            parse(&text, &directory).map_err(|reason| VmError::Config { path, reason })?;
+        Ok(Self { entries })
+    }
+
+    /// In the order of their names.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The kernel of this name.
+    ///
+    /// # Errors
+    /// There is none; the error names those there are.
+    pub fn find(&self, name: &str) -> Result<&Entry, VmError> {
+        self.entries
+            .iter()
+            .find(|entry| entry.name == name)
+            .ok_or_else(|| VmError::UnknownKernel {
+                name: name.to_owned(),
+                known: self
+                    .entries
+                    .iter()
+                    .map(|entry| entry.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+}
+
+fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
+    let file: File = toml::from_str(text).map_err(|error| one_line(&error, text))?;
+    let mut bases = BTreeMap::new();
+    for (name, line) in file.base {
+        plain(&name)?;
+        let source =
+            source(line, directory).map_err(|reason| format!("base `{name}`: {reason}"))?;
+        bases.insert(name.clone(), Base { name, source });
+    }
+    file.kernel
+        .into_iter()
+        .map(|(name, lines)| {
+            plain(&name)?;
+            let base = bases.get(&lines.base).cloned().ok_or_else(|| {
+                let known = bases
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                format!(
+                    "kernel `{name}` is over base `{}`, which is not there; there is {known}",
+                    lines.base
+                )
+            })?;
+            for fragment in &lines.fragments {
+                let path = directory
+                    .join("fragments")
+                    .join(format!("{fragment}.config"));
+                if !path.is_file() {
+                    return Err(format!(
+                        "kernel `{name}` names fragment `{fragment}`, but there is no {}",
+                        path.display()
+                    ));
+                }
+            }
+            Ok(Entry {
+                name,
+                base,
+                fragments: lines.fragments,
+                ringed: lines.ringed,
+                steps: lines.steps,
+            })
+        })
+        .collect()
+}
+
+fn source(line: SourceLine, directory: &Path) -> Result<Source, String> {
+    match line {
+        SourceLine { debian: Some(package), tree: None, tarball: None, sha256: None } => {
+            plain(&package)?;
+            Ok(Source::Debian(package))
+        }
+        SourceLine { debian: None, tree: Some(path), tarball: None, sha256: None } => Ok(Source::Tree(directory.join(path))),
+        SourceLine { debian: None, tree: None, tarball: Some(path), sha256: Some(sha256) } => {
+            if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err("sha256 is not 64 hexadecimal digits".into());
+            }
+            Ok(Source::Tarball { path: directory.join(path), sha256: sha256.to_ascii_lowercase() })
+        }
+        _ => Err("say one of: debian = \"package\"; tree = \"path\"; tarball = \"path\" with sha256 = \"…\"".into()),
+    }
+}
+
+/// Names become file names in the cache.
+fn plain(name: &str) -> Result<(), String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
+    if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
+        return Err(format!(
+            "`{name}` is no name: letters, digits and . _ - + only, not starting with a dot"
+        ));
+    }
+    Ok(())
+}
+
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+    let line = 1 + before.matches('\n').count();
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Matrix, VmError> {
+        let root = tempfile::tempdir().unwrap();
+        let fragments = root.path().join("kernel-config/fragments");
+        fs::create_dir_all(&fragments).unwrap();
+        fs::write(fragments.join("guest.config"), "").unwrap();
+        fs::write(root.path().join("kernel-config/kernels.toml"), text).unwrap();
+        Matrix::load(root.path())
+    }
+
+    fn complaint(text: &str) -> String {
+        let error = load(text).unwrap_err();
+        assert_eq!(error.class(), crate::Class::Usage);
+        let message = error.to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    const KERNEL: &str =
+        "[kernel.\"6.1\"]\nbase = \"b\"\nfragments = [\"guest\"]\nringed = true\nsteps = 9\n";
+
+    #[test]
+    fn the_matrix_of_the_tree_loads() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let matrix = Matrix::load(root).unwrap();
+        assert!(matrix.find("6.1").unwrap().ringed);
+        assert!(!matrix.find("6.1-off").unwrap().ringed);
+        let message = matrix.find("2.6").unwrap_err().to_string();
+        assert!(message.contains("6.1, 6.1-off"), "{message}");
+    }
+
+    #[test]
+    fn each_kind_of_base_is_understood() {
+        for (line, kind) in [
+            (
+                "debian = \"linux-source-6.1\"",
+                "Debian(\"linux-source-6.1\")",
+            ),
+            ("tree = \"/src\"", "Tree(\"/src\")"),
+            (
+                &format!("tarball = \"/a.tar\"\nsha256 = \"{}\"", "Ab".repeat(32)),
+                "Tarball { path: \"/a.tar\", sha256: \"abab",
+            ),
+        ] {
+            let matrix = load(&format!("[base.b]\n{line}\n{KERNEL}")).unwrap();
+            let source = format!("{:?}", matrix.entries()[0].base.source);
+            assert!(source.starts_with(kind), "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_place() {
+        for (text, expected) in [
+            (
+                format!("[base.b]\ntree = \"/s\"\n{KERNEL}fast = true\n"),
+                "line 8: unknown field `fast`",
+            ),
+            (
+                format!("[base.b]\n{KERNEL}"),
+                "base `b`: say one of: debian",
+            ),
+            (format!("[base.b]\ntarball = \"x\"\n{KERNEL}"), "say one of"),
+            (
+                format!("[base.b]\ntarball = \"x\"\nsha256 = \"12\"\n{KERNEL}"),
+                "64 hexadecimal",
+            ),
+            (
+                format!("[base.c]\ntree = \"/s\"\n{KERNEL}"),
+                "base `b`, which is not there; there is c",
+            ),
+            (
+                format!(
+                    "[base.b]\ntree = \"/s\"\n{}",
+                    KERNEL.replace("guest", "gone")
+                ),
+                "fragment `gone`",
+            ),
+            (
+                format!("[base.\"../b\"]\ntree = \"/s\"\n{KERNEL}"),
+                "is no name",
+            ),
+            ("kernel = 3".to_owned(), "line 1: "),
+        ] {
+            let message = complaint(&text);
+            assert!(message.contains(expected), "{message}\nlacks {expected}");
+        }
+    }
+}
