@@ -5,12 +5,27 @@
 //! kernel. This crate knows nothing of virtual machines: it expects the [`Topology`] that a case
 //! names to be there, and `nft` and `ip` in `PATH`.
 
+mod answers;
+mod bulk;
 mod case;
+mod consumer;
+mod counters;
 mod fallback;
+mod groups;
+mod ledger;
 mod multicast;
+mod namespace;
+mod nfqueue;
+mod option;
 mod ordering;
 mod ownership;
+mod place;
 mod registry;
+mod rules;
+mod scribbler;
+mod setup;
+mod stamp;
+mod traffic;
 
 pub use case::{Case, Group, Kernel, Setting, Topology, Unmet};
 pub use registry::{all, find};

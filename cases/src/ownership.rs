@@ -1,6 +1,452 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases of the group `ownership`: every frame belongs to exactly one side at any moment.
 
-use crate::Case;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-pub(crate) const CASES: &[Case] = &[];
+use anyhow::ensure;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use nlring::{Flags, Geometry, Path, Socket};
+
+use crate::answers;
+use crate::consumer::{Binding, Consumer, Event, Way};
+use crate::counters::QueueCounters;
+use crate::ledger::Ledger;
+use crate::nfqueue::Verdict;
+use crate::rules::Rules;
+use crate::scribbler::Scribbler;
+use crate::traffic::{self, Flow, OTHER_PORT, PORT, Window, warm_up};
+use crate::{Case, Group, Kernel, Setting, Topology, option};
+
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "a_frame_is_never_handed_out_twice_while_user_scribbles",
+        group: Group::Ownership,
+        topology: Topology::Pairs(2),
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(15),
+        expects_splat: None,
+        run: a_frame_is_never_handed_out_twice_while_user_scribbles,
+    },
+    Case {
+        name: "garbage_in_a_ring_hurts_nobody_else",
+        group: Group::Ownership,
+        topology: Topology::Pairs(1),
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(10),
+        expects_splat: None,
+        run: garbage_in_a_ring_hurts_nobody_else,
+    },
+    Case {
+        name: "every_message_arrives_once_across_many_wraps",
+        group: Group::Ownership,
+        topology: Topology::Pairs(1),
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(10),
+        expects_splat: None,
+        run: every_message_arrives_once_across_many_wraps,
+    },
+    Case {
+        name: "kept_frames_are_stepped_over",
+        group: Group::Ownership,
+        topology: Topology::None,
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(5),
+        expects_splat: None,
+        run: kept_frames_are_stepped_over,
+    },
+    Case {
+        name: "a_killed_consumer_leaves_other_sockets_working",
+        group: Group::Ownership,
+        topology: Topology::Pairs(1),
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(10),
+        expects_splat: None,
+        run: a_killed_consumer_leaves_other_sockets_working,
+    },
+    Case {
+        name: "a_mapped_ring_cannot_be_replaced",
+        group: Group::Ownership,
+        topology: Topology::None,
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(5),
+        expects_splat: None,
+        run: a_mapped_ring_cannot_be_replaced,
+    },
+];
+
+/// Known fault 24: the user flips `RESERVED` back to `UNUSED` while the kernel copies into the
+/// frame. The ring has four frames, so the kernel comes back to such a frame within one burst of
+/// small packets, while it still copies a large one. If it handed the frame out again, two messages
+/// would mix and a checksum not be right. A plain consumer beside it misses nothing.
+fn a_frame_is_never_handed_out_twice_while_user_scribbles(
+    setting: &mut Setting,
+) -> anyhow::Result<()> {
+    const LARGE: u32 = 300;
+    const SMALL: u32 = 600;
+    const BESIDE: u32 = 200;
+    let patience = setting.patiently(Duration::from_secs(2));
+    warm_up(0, patience)?;
+    warm_up(1, patience)?;
+    let geometry = Geometry::from_request(64 * 1024, 4, 64 * 1024, 4)?;
+    let mine = format!("udp dport {PORT} queue num 0");
+    let other = format!("udp dport {OTHER_PORT} queue num 1");
+    let local = format!("ip daddr 127.0.0.1 {mine}");
+    let across = format!("ip saddr != 127.0.0.1 {mine}");
+    let _rules = Rules::install(&[&across, &other], &[&local])?;
+    let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
+    let mut beside = Consumer::plain(Binding::of(1))?;
+    let scribbler = Scribbler::freeing_reserved(consumer.receiver(), geometry)?;
+
+    let unbounded = Window::of(u32::MAX >> 1);
+    let large = Flow {
+        sizes: 40_000..=60_000,
+        seed: setting.seed,
+        ..Flow::local(0, LARGE)
+    };
+    let mut plain = Flow::across(2, 1, BESIDE);
+    plain.to.set_port(OTHER_PORT);
+    let flows = [
+        large.start(&unbounded)?,
+        Flow::across(1, 0, SMALL).start(&unbounded)?,
+    ];
+    let plain = plain.start(&unbounded)?;
+    let mut ledger = Ledger::default();
+    let mut losses = 0;
+    loop {
+        match consumer.next(patience / 10)? {
+            Some(Event::Packet(packet)) => {
+                ledger.book(packet.stamp.expect("a datagram"))?;
+                consumer.verdict(packet.id, Verdict::Drop)?;
+            }
+            Some(Event::Lost) => losses += 1,
+            None if flows.iter().all(JoinHandle::is_finished) => break,
+            None => {}
+        }
+    }
+    let flipped = scribbler.finish()?;
+    let mut sent = 0;
+    for flow in flows {
+        sent += traffic::sent(flow)?;
+    }
+    let mut undisturbed = Ledger::default();
+    for _ in 0..traffic::sent(plain)? {
+        let packet = beside.packet(patience)?;
+        undisturbed.book(packet.stamp.expect("a datagram"))?;
+        beside.verdict(packet.id, Verdict::Drop)?;
+    }
+    undisturbed.assert_whole(2, BESIDE)?;
+
+    let counters = QueueCounters::of(0)?;
+    ensure!(
+        ledger.total() + counters.user_dropped == sent,
+        "{sent} sent, {} came whole, {} dropped at the full ring: some are missing",
+        ledger.total(),
+        counters.user_dropped
+    );
+    ensure!(
+        flipped > 0,
+        "no frame was ever seen as RESERVED, so nothing was tried"
+    );
+    setting.note(format!(
+        "{flipped} frames flipped while filled; {} of {sent} came whole, {} dropped at the full ring ({losses} times ENOBUFS)",
+        ledger.total(),
+        counters.user_dropped
+    ));
+    Ok(())
+}
+
+/// Contract, "RX": a user that writes garbage into headers or payload, at any moment, from any
+/// number of threads, can lose or garble its own messages and nothing more.
+fn garbage_in_a_ring_hurts_nobody_else(setting: &mut Setting) -> anyhow::Result<()> {
+    const FIRE: u32 = 400;
+    const BESIDE: u32 = 200;
+    let patience = setting.patiently(Duration::from_secs(2));
+    warm_up(0, patience)?;
+    let geometry = Geometry::for_messages(2000, 16)?;
+    let mine = format!("udp dport {PORT} queue num 0");
+    let other = format!("udp dport {OTHER_PORT} queue num 1");
+    let _rules = Rules::install(&[&mine, &other], &[])?;
+    let mut victim = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
+    let mut beside = Consumer::plain(Binding::of(1))?;
+    let scribblers = [0, 1].map(|number| {
+        Scribbler::everywhere(
+            victim.receiver(),
+            geometry,
+            setting.seed.wrapping_add(number),
+        )
+    });
+
+    let window = Window::of(u32::MAX >> 1);
+    let mut plain = Flow::across(1, 0, BESIDE);
+    plain.to.set_port(OTHER_PORT);
+    let fire = Flow::across(0, 0, FIRE).start(&window)?;
+    let plain = plain.start(&window)?;
+    let mut ledger = Ledger::default();
+    for _ in 0..BESIDE {
+        let packet = beside.packet(patience)?;
+        ledger.book(packet.stamp.expect("a datagram"))?;
+        beside.verdict(packet.id, Verdict::Drop)?;
+    }
+    ledger.assert_whole(1, traffic::sent(plain)?)?;
+    let sent = traffic::sent(fire)?;
+    let mut written = 0;
+    for scribbler in scribblers {
+        written += scribbler?.finish()?;
+    }
+
+    drop(victim);
+    let mut anew = Socket::open(libc::NETLINK_NETFILTER)?.rx_ring(geometry, Flags::NONE)?;
+    answers::assert_works(&mut anew, patience)?;
+    setting.note(format!(
+        "{written} words of garbage under {sent} packets; {BESIDE} of {BESIDE} came beside it; a new ring works"
+    ));
+    Ok(())
+}
+
+/// Known faults 22 and 27 and the contract's "one frame is never given to two messages": a ring of
+/// four frames wraps thousands of times, and every message arrives once, in its order.
+fn every_message_arrives_once_across_many_wraps(setting: &mut Setting) -> anyhow::Result<()> {
+    const FRAMES: u32 = 4;
+    const ROUNDS: u32 = 4000;
+    const DATAGRAMS: u32 = 600;
+    let patience = setting.patiently(Duration::from_secs(2));
+    warm_up(0, patience)?;
+    let geometry = Geometry::from_request(4096, FRAMES / 2, 2048, FRAMES)?;
+
+    let mut receiver = Socket::open(libc::NETLINK_NETFILTER)?.rx_ring(geometry, Flags::ORDERED)?;
+    for round in 0..ROUNDS {
+        answers::ask(&receiver, round * FRAMES, FRAMES)?;
+        for number in round * FRAMES..(round + 1) * FRAMES {
+            let (came, frame) = answers::next(&mut receiver, patience)?;
+            ensure!(came == number, "answer {came} came where {number} is due");
+            ensure!(
+                frame == Some(number % FRAMES),
+                "answer {number} came in frame {frame:?}"
+            );
+        }
+    }
+
+    let _rules = Rules::install(&[&format!("udp dport {PORT} queue num 0")], &[])?;
+    let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
+    let window = Window::of(FRAMES);
+    let flow = Flow::across(0, 0, DATAGRAMS).start(&window)?;
+    let mut ledger = Ledger::default();
+    for _ in 0..DATAGRAMS {
+        let packet = consumer.packet(patience)?;
+        ensure!(
+            matches!(packet.way, Way::Frame(_)),
+            "it came by {:?}",
+            packet.way
+        );
+        ledger.book(packet.stamp.expect("a datagram"))?;
+        consumer.verdict(packet.id, Verdict::Drop)?;
+        window.seen();
+    }
+    ledger.assert_whole(0, traffic::sent(flow)?)?;
+    ensure!(
+        consumer.next(patience / 20)?.is_none(),
+        "more came than was sent"
+    );
+    setting.note(format!(
+        "{} answers in {ROUNDS} wraps and {DATAGRAMS} packets in {} wraps of {FRAMES} frames",
+        ROUNDS * FRAMES,
+        DATAGRAMS / FRAMES
+    ));
+    Ok(())
+}
+
+/// Contract, "RX", `SKIP`; known faults 6 and 21: messages go on around frames that the user keeps,
+/// lap after lap, in frames and by `COPY`; what is kept does not change; given back, the frames are
+/// used again.
+fn kept_frames_are_stepped_over(setting: &mut Setting) -> anyhow::Result<()> {
+    const FRAMES: u32 = 8;
+    const KEPT: u32 = 3;
+    let patience = setting.patiently(Duration::from_secs(2));
+    let geometry = Geometry::from_request(4096, FRAMES, 4096, FRAMES)?;
+    let mut receiver = Socket::open(libc::NETLINK_NETFILTER)?.rx_ring(geometry, Flags::ORDERED)?;
+    ensure!(receiver.path() == Path::Ring, "there is no ring");
+
+    answers::ask(&receiver, 0, KEPT)?;
+    let mut kept = Vec::new();
+    for _ in 0..KEPT {
+        receiver.wait(Some(patience))?;
+        match receiver.receive()? {
+            Some(nlring::Received::Frame(frame)) => kept.push(frame.keep()),
+            other => anyhow::bail!("an answer came as {other:?}"),
+        }
+    }
+    let before: Vec<Vec<u8>> = kept.iter().map(|frame| frame.to_vec()).collect();
+    for number in 100..100 + 10 * FRAMES {
+        answers::ask(&receiver, number, 1)?;
+        let (came, frame) = answers::next(&mut receiver, patience)?;
+        ensure!(came == number, "answer {came} came where {number} is due");
+        let frame = frame.ok_or_else(|| anyhow::anyhow!("answer {number} came in no frame"))?;
+        ensure!(
+            frame >= KEPT,
+            "answer {number} came in frame {frame}, which is kept"
+        );
+    }
+    for (frame, before) in kept.iter().zip(&before) {
+        ensure!(
+            frame[..] == before[..],
+            "{frame:?} changed while it was kept"
+        );
+    }
+
+    drop(kept);
+    let mut used = std::collections::BTreeSet::new();
+    for number in 500..500 + 2 * FRAMES {
+        answers::ask(&receiver, number, 1)?;
+        let (came, frame) = answers::next(&mut receiver, patience)?;
+        ensure!(came == number, "answer {came} came where {number} is due");
+        used.extend(frame);
+    }
+    ensure!(used.len() == FRAMES as usize, "frames used again: {used:?}");
+    setting.note(format!(
+        "{KEPT} of {FRAMES} frames kept over {} answers, then all used again",
+        10 * FRAMES
+    ));
+    Ok(())
+}
+
+/// Known fault 5 and the contract's "Mapping": a consumer with a mapped ring is killed under
+/// traffic. Another consumer goes on without a loss, and the queue can be had again, with a ring.
+fn a_killed_consumer_leaves_other_sockets_working(setting: &mut Setting) -> anyhow::Result<()> {
+    const BESIDE: u32 = 300;
+    const AFTER: u32 = 50;
+    let patience = setting.patiently(Duration::from_secs(2));
+    let geometry = Geometry::for_messages(2000, 64)?;
+    // SAFETY: the case has started no thread, so the child may do whatever we may.
+    let child = match unsafe { fork() }? {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            let _ = consume_for_ever(geometry, patience);
+            std::process::exit(1);
+        }
+    };
+    warm_up(0, patience)?;
+    let mine = format!("udp dport {PORT} queue num 0");
+    let other = format!("udp dport {OTHER_PORT} queue num 1");
+    let _rules = Rules::install(&[&mine, &other], &[])?;
+    let mut beside = Consumer::plain(Binding::of(1))?;
+    await_consumer(patience)?;
+
+    let window = Window::of(64);
+    let fire = Window::of(u32::MAX >> 1);
+    let victim = Flow::across(0, 0, 2 * BESIDE).start(&fire)?;
+    let mut plain = Flow::across(1, 0, BESIDE);
+    plain.to.set_port(OTHER_PORT);
+    let plain = plain.start(&window)?;
+    let mut ledger = Ledger::default();
+    let mut shown = 0;
+    for number in 0..BESIDE {
+        let packet = beside.packet(patience)?;
+        ledger.book(packet.stamp.expect("a datagram"))?;
+        beside.verdict(packet.id, Verdict::Drop)?;
+        window.seen();
+        if number == BESIDE / 3 {
+            shown = QueueCounters::of(0)?.last_id;
+            kill(child, Signal::SIGKILL)?;
+            let status = waitpid(child, None)?;
+            ensure!(
+                status == WaitStatus::Signaled(child, Signal::SIGKILL, false),
+                "the consumer ended by itself: {status:?}"
+            );
+        }
+    }
+    ledger.assert_whole(1, traffic::sent(plain)?)?;
+    traffic::sent(victim)?;
+    ensure!(
+        shown > 0,
+        "the consumer was killed before it had seen traffic"
+    );
+    ensure!(QueueCounters::of(0).is_err(), "queue 0 is still bound");
+
+    let mut anew = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
+    let later = Flow::across(2, 0, AFTER).start(&Window::of(AFTER))?;
+    let mut ledger = Ledger::default();
+    while ledger.total() < AFTER {
+        let packet = anew.packet(patience)?;
+        let stamp = packet.stamp.expect("a datagram");
+        if stamp.flow == 2 {
+            ledger.book(stamp)?;
+        }
+        anew.verdict(packet.id, Verdict::Drop)?;
+    }
+    ledger.assert_whole(2, traffic::sent(later)?)?;
+    setting.note(format!(
+        "killed after {shown} packets; {BESIDE} of {BESIDE} came beside it; {AFTER} of {AFTER} in a new ring"
+    ));
+    Ok(())
+}
+
+/// The child's life: a ring, a queue, and no verdict ever, so that packets wait when it is killed.
+fn consume_for_ever(geometry: Geometry, patience: Duration) -> anyhow::Result<()> {
+    let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
+    loop {
+        consumer.next(patience)?;
+    }
+}
+
+/// Waits until the child has bound its queue.
+fn await_consumer(patience: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + patience;
+    while QueueCounters::of(0).is_err() {
+        ensure!(
+            Instant::now() < deadline,
+            "the child binds no queue within {patience:?}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Contract, "Setting a ring up", 3, 4 and 7: no set-up and no tear-down while the ring is mapped;
+/// no second ring on top of the first; unmap, tear down, set up is the way.
+fn a_mapped_ring_cannot_be_replaced(setting: &mut Setting) -> anyhow::Result<()> {
+    let patience = setting.patiently(Duration::from_secs(2));
+    let small = Geometry::from_request(4096, 4, 2048, 8)?;
+    let large = Geometry::from_request(8192, 4, 2048, 16)?;
+    let set_up = |receiver: &Socket, geometry: &Geometry| {
+        let words = [
+            geometry.block_size(),
+            geometry.block_nr(),
+            geometry.frame_size(),
+            geometry.frame_nr(),
+        ];
+        option::set(receiver, option::NETLINK_RX_RING, &option::request(&words))
+    };
+    let tear_down =
+        |socket: &Socket| option::set(socket, option::NETLINK_RX_RING, &option::request(&[0; 4]));
+
+    let mut receiver = Socket::open(libc::NETLINK_NETFILTER)?.rx_ring(small, Flags::NONE)?;
+    for geometry in [&small, &large] {
+        let again = set_up(receiver.socket(), geometry);
+        option::assert_refused("a set-up while the ring is mapped", again, libc::EBUSY)?;
+    }
+    let gone = tear_down(receiver.socket());
+    option::assert_refused("a tear-down while the ring is mapped", gone, libc::EBUSY)?;
+    answers::assert_works(&mut receiver, patience)?;
+
+    let socket = receiver.into_socket();
+    let second = set_up(&socket, &large);
+    option::assert_refused("a second ring", second, libc::EBUSY)?;
+    tear_down(&socket)?;
+    tear_down(&socket)?;
+    let request = socket.rx_ring_request()?;
+    ensure!(
+        request == Some(nlring::Request::default()),
+        "what is left: {request:?}"
+    );
+    let mut receiver = socket.rx_ring(large, Flags::ORDERED)?;
+    ensure!(
+        receiver.geometry() == Some(&large),
+        "the ring is not the new one"
+    );
+    answers::assert_works(&mut receiver, patience)?;
+    setting.note("EBUSY while mapped; unmapped, torn down, set up in another shape");
+    Ok(())
+}
