@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line: what can be asked, and who answers.
+
+use std::io::{self, Write};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use nlring_vm::Cache;
+use nlring_vm::kernel;
+use nlring_vm::matrix::Matrix;
+
+use crate::case_run::Hypervisor;
+use crate::error::Error;
+use crate::interrupt;
+use crate::lab::{self, Lab};
+use crate::listing::{self, ListedKernel};
+use crate::plan::{self, Partition, Request};
+use crate::render::{self, Output};
+use crate::report::{self, Report};
+use crate::run::Run;
+use crate::tree::Tree;
+use crate::{doctor, seed};
+
+const STATUSES: &str = "\
+Exit status:
+  0    all is well; run: every case passed or was skipped
+  1    run: a case failed; doctor: a run cannot work like this
+  2    wrong usage: unknown option, kernel or group, a report directory that cannot be written
+  3    infra: no VM, VM lost, no word from the guest, no kernel, a missing package, no disk space;
+       run: no case failed, and at least one has no verdict
+  4    nothing selected: no case matches a FILTER, or all of them together
+  128+N  ended by signal N, as 130 by Ctrl-C; run: what was finished is in the report";
+
+/// Memory-mapped netlink, proved in virtual machines.
+#[derive(Debug, Parser)]
+#[command(name = "nlring", version, after_help = STATUSES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check that everything is here that a run needs
+    #[command(after_help = STATUSES)]
+    Doctor,
+    /// List the cases
+    #[command(after_help = STATUSES)]
+    List {
+        /// Print an array of `{name, group, kernels, topology, expects_splat}`
+        #[arg(long)]
+        json: bool,
+    },
+    /// List or build the kernels of kernel-config/kernels.toml
+    #[command(subcommand, after_help = STATUSES)]
+    Kernel(KernelCommand),
+    /// Run cases, each in a VM of its own, and report their verdicts
+    #[command(after_help = STATUSES)]
+    Run(RunArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum KernelCommand {
+    /// List the kernels, and whether they are built
+    #[command(after_help = STATUSES)]
+    List {
+        /// Print an array of `{name, base, fragments, ringed, cached}`
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build kernels; one that is built and whose source, patches, configuration and compiler have not
+    /// changed since is not built again
+    #[command(after_help = STATUSES)]
+    Build {
+        /// Their names; none: all of them
+        kernels: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Run cases whose `group::name` contains FILTER, or another FILTER; none: all
+    #[arg(value_name = "FILTER")]
+    filters: Vec<String>,
+    /// Run on this kernel, and skip what it cannot run [default: for each case the first in the matrix
+    /// that has what it needs]
+    #[arg(long, value_name = "K")]
+    kernel: Option<String>,
+    /// Run only the cases of this group
+    #[arg(long, value_name = "G")]
+    group: Option<String>,
+    /// VMs at once
+    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    jobs: NonZeroUsize,
+    /// Seed of everything random [default: a random one, printed]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
+    seed: Option<u64>,
+    /// Run each case N times with different seeds, and report how often it passed
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroU32,
+    /// Boot a VM for each case rather than restore a snapshot; there are no snapshots yet, so this is
+    /// what always happens
+    #[arg(long)]
+    cold: bool,
+    /// Run only part i of n, as 1/2
+    #[arg(long, value_name = "i/n")]
+    partition: Option<Partition>,
+    /// Write the report to this directory [default: target/nlring-report in the source tree]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Print the content of results.json on standard output, and everything else on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+/// As many VMs as there are pairs of CPUs, as each has two.
+fn default_jobs() -> NonZeroUsize {
+    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    NonZeroUsize::new(cpus.div_ceil(2)).unwrap_or(NonZeroUsize::MIN)
+}
+
+impl Cli {
+    /// Answers; the exit status.
+    pub fn answer(self) -> Result<u8, Error> {
+        let tree = Tree::find()?;
+        match self.command {
+            Command::Doctor => {
+                let diagnosis = doctor::examine(&tree);
+                print(&diagnosis.to_string())?;
+                Ok(u8::from(!diagnosis.is_healthy()))
+            }
+            Command::List { json } => {
+                let listed = listing::cases(nlring_cases::all(), &lab::candidates(&tree)?);
+                print(&if json {
+                    report::json(&listed)
+                } else {
+                    listing::cases_table(&listed) + "\n"
+                })?;
+                Ok(0)
+            }
+            Command::Kernel(KernelCommand::List { json }) => list_kernels(&tree, json),
+            Command::Kernel(KernelCommand::Build { kernels }) => build_kernels(&tree, kernels),
+            Command::Run(arguments) => run(&tree, arguments),
+        }
+    }
+}
+
+fn list_kernels(tree: &Tree, json: bool) -> Result<u8, Error> {
+    let cache = Cache::open()?;
+    let matrix = Matrix::load(tree.root())?;
+    let listed: Vec<ListedKernel> = matrix
+        .entries()
+        .iter()
+        .map(|entry| {
+            // Whatever keeps a kernel from being looked up keeps it from being built, and is told there.
+            let cached = kernel::cached(&cache, tree.root(), entry).ok().flatten();
+            ListedKernel::of(entry, cached.map(|built| built.release))
+        })
+        .collect();
+    print(&if json {
+        report::json(&listed)
+    } else {
+        listing::kernels_table(&listed) + "\n"
+    })?;
+    Ok(0)
+}
+
+fn build_kernels(tree: &Tree, mut names: Vec<String>) -> Result<u8, Error> {
+    let cache = Cache::open()?;
+    let matrix = Matrix::load(tree.root())?;
+    for name in &names {
+        matrix.find(name)?;
+    }
+    if names.is_empty() {
+        names = matrix
+            .entries()
+            .iter()
+            .map(|entry| entry.name.clone())
+            .collect();
+    }
+    // Nothing needs to be put in order: the cache is never half-written.
+    interrupt::watch(|signal| std::process::exit(128 + signal)).map_err(Error::Output)?;
+    let mut renderer = render::choose(Output::Person);
+    for name in names {
+        lab::build_kernel(tree, &cache, &name, &mut |event| renderer.show(&event))?;
+    }
+    Ok(0)
+}
+
+fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
+    let seed = arguments.seed.unwrap_or_else(seed::random);
+    let request = Request {
+        filters: &arguments.filters,
+        group: arguments.group.as_deref(),
+        kernel: arguments.kernel.as_deref(),
+        partition: arguments.partition,
+        seed,
+        repeat: arguments.repeat.get(),
+    };
+    let plan = plan::plan(nlring_cases::all(), &lab::candidates(tree)?, &request)?;
+    let report = Report::open(&arguments.report.unwrap_or_else(|| tree.default_report()))?;
+    let output = if arguments.json {
+        Output::Program
+    } else {
+        Output::Person
+    };
+    let mut renderer = render::choose(output);
+    let lab_tree = tree.clone();
+    let outcome = Run {
+        plan,
+        seed,
+        jobs: arguments.jobs.get(),
+        report,
+    }
+    .carry_out(
+        move |kernels: &[String], on: &mut dyn FnMut(crate::event::Event)| {
+            Ok(Box::new(Lab::prepare(&lab_tree, kernels, on)?) as Box<dyn Hypervisor>)
+        },
+        renderer.as_mut(),
+    );
+    drop(renderer);
+    let results = outcome?;
+    if arguments.json {
+        print(&report::json(&results))?;
+    }
+    Ok(results.totals.exit_status())
+}
+
+/// Prints; a reader that went away (`| head`) has had enough, which is no error.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Output(error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can go wrong that is nobody's bug: each with one line that says what was tried, what happened
+//! and what to do, and with its exit status.
+
+use std::io;
+use std::path::PathBuf;
+
+use nlring_vm::{Class, VmError};
+
+use crate::packages::{self, Package};
+
+/// An expected error.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A filter that matches no case.
+    #[error("no case matches {filter:?}; {}", match nearest { Some(name) => format!("did you mean {name}?"), None => String::from("nlring list shows them all") })]
+    UnknownCase {
+        /// The filter.
+        filter: String,
+        /// A case with a name like it.
+        nearest: Option<String>,
+    },
+    /// A group that no case is in.
+    #[error("no group is named {name:?}; there are {}", known.join(", "))]
+    UnknownGroup {
+        /// The name given.
+        name: String,
+        /// The groups there are.
+        known: Vec<String>,
+    },
+    /// A kernel that is not in the matrix.
+    #[error("kernel-config/kernels.toml names no kernel {name:?}; it names {}", known.join(", "))]
+    UnknownKernel {
+        /// The name given.
+        name: String,
+        /// The kernels there are.
+        known: Vec<String>,
+    },
+    /// A selection that is empty although each part of it names something.
+    #[error("{0} selects no case; nlring list shows them all")]
+    NothingSelected(String),
+    /// A directory that is not the project's.
+    #[error("cannot find kernel-config/kernels.toml in {}; call ci/nlring, or set NLRING_ROOT to the source tree", .0.display())]
+    NoTree(PathBuf),
+    /// The report cannot be written where it should.
+    #[error("cannot write a report to {}: {source}; choose a directory of yours with --report DIR", path.display())]
+    Report {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Packages are missing.
+    #[error("cannot {what} without {}; run: {}", missing.iter().map(|package| package.name).collect::<Vec<_>>().join(", "), packages::install_command(missing))]
+    MissingPackages {
+        /// What was tried.
+        what: &'static str,
+        /// What is missing.
+        missing: Vec<Package>,
+    },
+    /// The guest binary cannot be built.
+    #[error("cannot build the guest binary: {why}; to see all of it: {command}")]
+    GuestBinary {
+        /// One line of what happened.
+        why: String,
+        /// The command that was tried.
+        command: String,
+    },
+    /// Something in the VM's room.
+    #[error(transparent)]
+    Vm(#[from] VmError),
+    /// A signal ended the run.
+    #[error("interrupted by {signal}; {finished} of {planned} cases were finished, the report is in {}", report.display())]
+    Interrupted {
+        /// The signal's name.
+        signal: &'static str,
+        /// Its number.
+        number: i32,
+        /// Cases that had a verdict by then.
+        finished: usize,
+        /// Cases of the plan.
+        planned: usize,
+        /// Where the report is.
+        report: PathBuf,
+    },
+    /// Output that cannot be written; a closed pipe is not one of these.
+    #[error("cannot write the output: {0}; is the disk full?")]
+    Output(io::Error),
+}
+
+impl Error {
+    /// The exit status, as `nlring --help` documents it.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::UnknownGroup { .. }
+            | Self::UnknownKernel { .. }
+            | Self::NoTree(_)
+            | Self::Report { .. } => 2,
+            Self::UnknownCase { .. } | Self::NothingSelected(_) => 4,
+            Self::MissingPackages { .. } | Self::GuestBinary { .. } | Self::Output(_) => 3,
+            Self::Vm(error) => match error.class() {
+                Class::Usage => 2,
+                Class::Infra => 3,
+            },
+            Self::Interrupted { number, .. } => u8::try_from(128 + number).unwrap_or(130),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The one binary in the guest, built statically by cargo in a target directory of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use crate::error::Error;
+use crate::tree::Tree;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROFILE: &str = "guest";
+
+/// What shapes the build and is named by no dep-info file.
+const MANIFESTS: [&str; 7] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "harness/Cargo.toml",
+    "cases/Cargo.toml",
+    "cases/ring/Cargo.toml",
+    "vm/agent/Cargo.toml",
+    "vm/channel/Cargo.toml",
+];
+
+/// The guest binary, built if a source is newer. `building` is called before that takes time.
+pub fn ensure(tree: &Tree, building: impl FnOnce()) -> Result<PathBuf, Error> {
+    let directory = tree.guest_target().join(TARGET).join(PROFILE);
+    let (binary, stamp) = (
+        directory.join("nlring-guest"),
+        directory.join("nlring-guest.built"),
+    );
+    if binary.is_file() && is_fresh(tree.root(), &directory.join("nlring-guest.d"), &stamp) {
+        return Ok(binary);
+    }
+    building();
+    // Taken before cargo looks, so that a source saved meanwhile counts as newer.
+    let begun = SystemTime::now();
+    build(tree)?;
+    let record = File::create(&stamp).and_then(|file| file.set_modified(begun));
+    record.map_err(|source| failed(format!("cannot write {}: {source}", stamp.display())))?;
+    Ok(binary)
+}
+
+/// Whether every source that the last build used is older than it.
+fn is_fresh(root: &Path, dep_info: &Path, stamp: &Path) -> bool {
+    let modified = |path: &Path| {
+        fs::metadata(path)
+            .and_then(|metadata| metadata.modified())
+            .ok()
+    };
+    let (Some(built), Ok(text)) = (modified(stamp), fs::read_to_string(dep_info)) else {
+        return false;
+    };
+    let manifests = MANIFESTS.iter().map(|name| root.join(name));
+    sources(&text)
+        .into_iter()
+        .chain(manifests)
+        .all(|path| modified(&path).is_some_and(|time| time < built))
+}
+
+/// The files that cargo's dep-info names: `binary: source source…`, blanks in names escaped.
+fn sources(dep_info: &str) -> Vec<PathBuf> {
+    let lines = dep_info.lines().filter_map(|line| line.split_once(": "));
+    lines
+        .flat_map(|(_, list)| {
+            let protected = list.replace("\\ ", "\0");
+            protected
+                .split_whitespace()
+                .map(|name| PathBuf::from(name.replace('\0', " ")))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn arguments(tree: &Tree) -> Vec<String> {
+    let target_dir = tree.guest_target().display().to_string();
+    [
+        "build",
+        "--quiet",
+        "--package",
+        "nlring-harness",
+        "--bin",
+        "nlring-guest",
+        "--no-default-features",
+        "--profile",
+        PROFILE,
+        "--target",
+        TARGET,
+        "--target-dir",
+        &target_dir,
+    ]
+    .map(String::from)
+    .to_vec()
+}
+
+fn build(tree: &Tree) -> Result<(), Error> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(&cargo)
+        .args(arguments(tree))
+        .current_dir(tree.root())
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("CARGO_TERM_COLOR", "never")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| {
+            failed(format!(
+                "cannot start {}: {source}; install Rust (https://rustup.rs)",
+                cargo.display()
+            ))
+        })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(
+        match said
+            .lines()
+            .find(|line| line.starts_with("error"))
+            .or_else(|| said.lines().last())
+        {
+            Some(line) => line.to_owned(),
+            None => format!("cargo ended with {}", output.status),
+        },
+    ))
+}
+
+fn failed(why: String) -> Error {
+    let command = format!(
+        "RUSTFLAGS='-C target-feature=+crt-static' cargo build -p nlring-harness --bin nlring-guest --no-default-features --profile {PROFILE} --target {TARGET}"
+    );
+    Error::GuestBinary { why, command }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn dep_info_names_are_read_with_their_blanks() {
+        let text = "/t/nlring-guest: /a/b.rs /with\\ blank/c.rs\n\n";
+        assert_eq!(
+            sources(text),
+            [PathBuf::from("/a/b.rs"), PathBuf::from("/with blank/c.rs")]
+        );
+    }
+
+    #[test]
+    fn a_source_that_is_newer_or_gone_makes_it_stale() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let age = |name: &str, seconds: u64| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(seconds);
+            File::create(&path).unwrap().set_modified(time).unwrap();
+            path
+        };
+        for manifest in MANIFESTS {
+            age(manifest, 100);
+        }
+        let (source, stamp) = (age("a.rs", 100), age("stamp", 50));
+        let dep_info = root.join("guest.d");
+        fs::write(&dep_info, format!("guest: {}\n", source.display())).unwrap();
+        assert!(is_fresh(root, &dep_info, &stamp));
+        age("Cargo.lock", 10);
+        assert!(!is_fresh(root, &dep_info, &stamp));
+        age("Cargo.lock", 100);
+        age("a.rs", 10);
+        assert!(!is_fresh(root, &dep_info, &stamp));
+        fs::remove_file(&source).unwrap();
+        assert!(!is_fresh(root, &dep_info, &stamp));
+        assert!(!is_fresh(root, &root.join("none.d"), &stamp));
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything that cases need to run in earnest: kernels, initramfs, accelerator.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use nlring_cases::Topology;
+use nlring_channel::{Job, Outcome};
+use nlring_vm::accelerator::{self, Accelerator};
+use nlring_vm::kernel::{self, Built};
+use nlring_vm::machine::{Config, Vm};
+use nlring_vm::matrix::Matrix;
+use nlring_vm::{Cache, initramfs, topology};
+
+use crate::case_run::{Errand, Guest, Hypervisor, milliseconds};
+use crate::error::Error;
+use crate::event::{Event, KernelStep};
+use crate::guest_binary;
+use crate::packages::{self, Need};
+use crate::plan::Candidate;
+use crate::results::{Accel, Kernel};
+use crate::tree::Tree;
+
+/// vCPUs of a VM: two are what it takes to have a race.
+const CPUS: u8 = 2;
+/// Memory of a VM, in MiB.
+const MEMORY_MIB: u32 = 256;
+
+/// Kernels built, guest packed, accelerator known.
+#[derive(Debug)]
+pub struct Lab {
+    kernels: BTreeMap<String, Built>,
+    initramfs: PathBuf,
+    accelerator: Accelerator,
+}
+
+/// The kernels of the matrix, as planning sees them.
+pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
+    let matrix = Matrix::load(tree.root())?;
+    let candidate = |entry: &nlring_vm::matrix::Entry| Candidate {
+        name: entry.name.clone(),
+        ringed: entry.ringed,
+    };
+    Ok(matrix.entries().iter().map(candidate).collect())
+}
+
+impl Lab {
+    /// Makes what is not cached: `kernels`, the guest binary, the initramfs, the accelerator's answer.
+    pub fn prepare(
+        tree: &Tree,
+        kernels: &[String],
+        on: &mut dyn FnMut(Event),
+    ) -> Result<Self, Error> {
+        require("run cases", &[Need::Run])?;
+        let cache = Cache::open()?;
+        let mut built = BTreeMap::new();
+        for name in kernels {
+            built.insert(name.clone(), build_kernel(tree, &cache, name, on)?);
+        }
+        let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
+        let initramfs = initramfs::pack(&cache, &guest)?;
+        let first = built
+            .values()
+            .next()
+            .expect("a plan with a case to run names a kernel");
+        let accelerator = accelerator::probe(&cache, first, &initramfs, &mut |line| {
+            on(Event::Probe(line.to_owned()));
+        })?;
+        on(Event::Accelerator(Accel {
+            name: accelerator.name.as_str().to_owned(),
+            reason: accelerator.reason.clone(),
+        }));
+        Ok(Self {
+            kernels: built,
+            initramfs,
+            accelerator,
+        })
+    }
+}
+
+/// The kernel `name`, from the cache or built now.
+pub fn build_kernel(
+    tree: &Tree,
+    cache: &Cache,
+    name: &str,
+    on: &mut dyn FnMut(Event),
+) -> Result<Built, Error> {
+    let matrix = Matrix::load(tree.root())?;
+    let entry = matrix.find(name)?;
+    let begun = Instant::now();
+    let cached = kernel::cached(cache, tree.root(), entry)?;
+    let (built, built_in) = if let Some(built) = cached {
+        (built, None)
+    } else {
+        require("build a kernel", &[Need::Build, Need::Kernel])?;
+        let mut on_step = |event| {
+            on(Event::Kernel {
+                name: name.to_owned(),
+                step: step(event),
+            });
+        };
+        let built = kernel::build(cache, tree.root(), entry, &mut on_step)?;
+        (built, Some(begun.elapsed()))
+    };
+    on(Event::KernelReady {
+        kernel: describe(&built),
+        built_in,
+    });
+    Ok(built)
+}
+
+fn require(what: &'static str, needs: &[Need]) -> Result<(), Error> {
+    let missing = packages::missing(needs);
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::MissingPackages { what, missing })
+    }
+}
+
+fn describe(built: &Built) -> Kernel {
+    Kernel {
+        name: built.name.clone(),
+        release: built.release.clone(),
+        base: built.base.clone(),
+        series_sha256: built.series_sha256.clone(),
+        config_sha256: built.config_sha256.clone(),
+        compiler: built.compiler.clone(),
+    }
+}
+
+fn step(event: kernel::Event) -> KernelStep {
+    match event {
+        kernel::Event::Phase(phase) => KernelStep::Phase(match phase {
+            kernel::Phase::Fetch => "fetching the source",
+            kernel::Phase::Unpack => "unpacking",
+            kernel::Phase::Patch => "applying the series",
+            kernel::Phase::Configure => "configuring",
+            kernel::Phase::Compile => "compiling",
+            kernel::Phase::Store => "storing",
+        }),
+        kernel::Event::Steps { done, total, what } => KernelStep::Progress { done, total, what },
+        kernel::Event::Waiting => {
+            KernelStep::Waiting(String::from("another process is building it"))
+        }
+    }
+}
+
+impl Hypervisor for Lab {
+    fn boot(
+        &self,
+        kernel: &str,
+        topology: Topology,
+        console: &Path,
+    ) -> Result<Box<dyn Guest>, String> {
+        let kernel = &self.kernels[kernel];
+        let topology = match topology {
+            Topology::None => topology::Topology::None,
+            Topology::Pairs(count) => topology::Topology::Pairs(count),
+        };
+        let vm = Vm::boot(&Config {
+            kernel,
+            initramfs: &self.initramfs,
+            accelerator: &self.accelerator,
+            topology,
+            cpus: CPUS,
+            memory_mib: MEMORY_MIB,
+            console,
+        })
+        .map_err(|error| error.to_string())?;
+        if vm.ready().release != kernel.release {
+            return Err(format!(
+                "the guest runs {}, but kernel {} was built as {}",
+                vm.ready().release,
+                kernel.name,
+                kernel.release
+            ));
+        }
+        Ok(Box::new(Occupied {
+            vm,
+            links: topology.links(),
+        }))
+    }
+
+    fn patience(&self) -> u32 {
+        nlring_vm::deadline::patience(self.accelerator.name)
+    }
+}
+
+/// A booted VM and the links that its job finds.
+struct Occupied {
+    vm: Vm,
+    links: Vec<nlring_channel::Link>,
+}
+
+impl Guest for Occupied {
+    fn run(
+        &mut self,
+        errand: &Errand<'_>,
+        on_note: &mut dyn FnMut(&str),
+    ) -> Result<Outcome, String> {
+        let job = Job {
+            number: 1,
+            name: errand.name.to_owned(),
+            seed: errand.seed,
+            deadline_ms: milliseconds(errand.deadline),
+            patience: errand.patience,
+            links: self.links.clone(),
+        };
+        self.vm
+            .run(&job, on_note)
+            .map_err(|error| error.to_string())
+    }
+
+    fn power_off(self: Box<Self>) -> Result<(), String> {
+        self.vm.power_off().map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which cases are run, on which kernel, with which seed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use nlring_cases::{Case, Group, Kernel, Topology};
+
+use crate::error::Error;
+use crate::seed;
+
+/// What is asked for, as on the command line.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Cases whose `group::name` contains one of these; none: all.
+    pub filters: &'a [String],
+    /// Only this group.
+    pub group: Option<&'a str>,
+    /// Only on this kernel.
+    pub kernel: Option<&'a str>,
+    /// Only this part.
+    pub partition: Option<Partition>,
+    /// The run's seed.
+    pub seed: u64,
+    /// How often each case is run.
+    pub repeat: u32,
+}
+
+/// A kernel, as far as planning goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name in the matrix.
+    pub name: String,
+    /// Whether it has memory-mapped netlink.
+    pub ringed: bool,
+}
+
+/// A case to be run, or to be skipped.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// Its place in the plan.
+    pub index: usize,
+    /// The case.
+    pub case: &'static Case,
+    /// Where.
+    pub place: Place,
+    /// The run's seed that has this repetition as its first.
+    pub base_seed: u64,
+    /// The case's seed.
+    pub seed: u64,
+    /// Which repetition; the first is 0.
+    pub repetition: u32,
+}
+
+/// Where a planned case runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this kernel.
+    On(String),
+    /// Nowhere; the kernel that was asked for, and the requirement that is missing.
+    Nowhere {
+        /// The kernel asked for.
+        kernel: Option<String>,
+        /// The missing requirement.
+        requirement: String,
+    },
+}
+
+impl Planned {
+    /// The kernel it runs on, or should have.
+    #[must_use]
+    pub fn kernel(&self) -> Option<&str> {
+        match &self.place {
+            Place::On(kernel) => Some(kernel),
+            Place::Nowhere { kernel, .. } => kernel.as_deref(),
+        }
+    }
+
+    /// The folder of its evidence in a report.
+    #[must_use]
+    pub fn folder(&self) -> String {
+        match self.repetition {
+            0 => self.case.name.to_owned(),
+            repetition => format!("{}.{}", self.case.name, repetition + 1),
+        }
+    }
+
+    /// The command that runs it again, alone and with the same seed.
+    #[must_use]
+    pub fn again(&self) -> String {
+        let kernel = self
+            .kernel()
+            .map(|kernel| format!(" --kernel {kernel}"))
+            .unwrap_or_default();
+        format!(
+            "ci/nlring run {}{kernel} --seed {}",
+            self.case.name, self.base_seed
+        )
+    }
+}
+
+/// A part of the whole: `2/3` is every third case, beginning with the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partition {
+    part: usize,
+    of: usize,
+}
+
+impl FromStr for Partition {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no partition; write i/n with 1 <= i <= n, as 1/2");
+        let (part, of) = text.split_once('/').ok_or_else(wrong)?;
+        let (part, of) = (
+            part.parse().map_err(|_| wrong())?,
+            of.parse().map_err(|_| wrong())?,
+        );
+        if part >= 1 && part <= of {
+            Ok(Self { part, of })
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.part, self.of)
+    }
+}
+
+/// The word for a group, on the command line and in reports.
+#[must_use]
+pub fn group_word(group: Group) -> String {
+    format!("{group:?}").to_lowercase()
+}
+
+/// The word for a topology.
+#[must_use]
+pub fn topology_word(topology: Topology) -> String {
+    match topology {
+        Topology::None => String::from("none"),
+        Topology::Pairs(1) => String::from("1 pair"),
+        Topology::Pairs(count) => format!("{count} pairs"),
+    }
+}
+
+/// `group::name`, as filters and `cargo test` see it.
+#[must_use]
+pub fn full_name(case: &Case) -> String {
+    format!("{}::{}", group_word(case.group), case.name)
+}
+
+/// Whether `kernel` has what `case` asks for; if not, the requirement.
+pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
+    match (case.kernel, kernel.ringed) {
+        (Kernel::Ringed, false) => Err(format!(
+            "needs a kernel with memory-mapped netlink; {} has none",
+            kernel.name
+        )),
+        (Kernel::Plain, true) => Err(format!(
+            "needs a kernel without memory-mapped netlink; {} has it",
+            kernel.name
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Chooses cases of `cases` and a kernel for each: the one asked for, else the first of `matrix` that
+/// has what the case needs.
+pub fn plan(
+    cases: &'static [Case],
+    matrix: &[Candidate],
+    request: &Request<'_>,
+) -> Result<Vec<Planned>, Error> {
+    let asked = request
+        .kernel
+        .map(|name| known_kernel(matrix, name))
+        .transpose()?;
+    let mut chosen = select(cases, request)?;
+    if let Some(Partition { part, of }) = request.partition {
+        chosen = chosen.into_iter().skip(part - 1).step_by(of).collect();
+    }
+    if chosen.is_empty() {
+        return Err(Error::NothingSelected(describe(request)));
+    }
+    let once = chosen
+        .into_iter()
+        .map(|case| (case, place(case, matrix, asked)));
+    let once: Vec<_> = once.collect();
+    let all = (0..request.repeat).flat_map(|repetition| {
+        once.iter()
+            .map(move |(case, place)| (repetition, *case, place))
+    });
+    Ok(all
+        .enumerate()
+        .map(|(index, (repetition, case, place))| {
+            let base_seed = seed::of_repetition(request.seed, repetition);
+            let seed = seed::of_case(base_seed, case.name);
+            Planned {
+                index,
+                case,
+                place: place.clone(),
+                base_seed,
+                seed,
+                repetition,
+            }
+        })
+        .collect())
+}
+
+fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate, Error> {
+    matrix
+        .iter()
+        .find(|kernel| kernel.name == name)
+        .ok_or_else(|| Error::UnknownKernel {
+            name: name.to_owned(),
+            known: matrix.iter().map(|kernel| kernel.name.clone()).collect(),
+        })
+}
+
+fn select(cases: &'static [Case], request: &Request<'_>) -> Result<Vec<&'static Case>, Error> {
+    for filter in request.filters {
+        if !cases.iter().any(|case| full_name(case).contains(filter)) {
+            return Err(Error::UnknownCase {
+                filter: filter.clone(),
+                nearest: nearest(cases, filter),
+            });
+        }
+    }
+    if let Some(group) = request.group {
+        let mut groups: Vec<String> = cases.iter().map(|case| group_word(case.group)).collect();
+        groups.dedup();
+        if !groups.iter().any(|known| known == group) {
+            return Err(Error::UnknownGroup {
+                name: group.to_owned(),
+                known: groups,
+            });
+        }
+    }
+    let wanted = |case: &&Case| {
+        let name = full_name(case);
+        request
+            .group
+            .is_none_or(|group| group_word(case.group) == group)
+            && (request.filters.is_empty()
+                || request.filters.iter().any(|filter| name.contains(filter)))
+    };
+    Ok(cases.iter().filter(wanted).collect())
+}
+
+fn nearest(cases: &[Case], filter: &str) -> Option<String> {
+    let likeness = |name: &str| strsim::jaro_winkler(name, filter);
+    let best = cases
+        .iter()
+        .max_by(|a, b| likeness(a.name).total_cmp(&likeness(b.name)))?;
+    (likeness(best.name) > 0.8).then(|| best.name.to_owned())
+}
+
+fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {
+    if let Some(kernel) = asked {
+        return match satisfies(case, kernel) {
+            Ok(()) => Place::On(kernel.name.clone()),
+            Err(requirement) => Place::Nowhere {
+                kernel: Some(kernel.name.clone()),
+                requirement,
+            },
+        };
+    }
+    match matrix.iter().find(|kernel| satisfies(case, kernel).is_ok()) {
+        Some(kernel) => Place::On(kernel.name.clone()),
+        None => Place::Nowhere {
+            kernel: None,
+            requirement: match case.kernel {
+                Kernel::Plain => String::from(
+                    "needs a kernel without memory-mapped netlink; kernels.toml names none",
+                ),
+                _ => String::from(
+                    "needs a kernel with memory-mapped netlink; kernels.toml names none",
+                ),
+            },
+        },
+    }
+}
+
+fn describe(request: &Request<'_>) -> String {
+    let mut parts: Vec<String> = request.filters.to_vec();
+    parts.extend(request.group.map(|group| format!("--group {group}")));
+    parts.extend(
+        request
+            .partition
+            .map(|partition| format!("--partition {partition}")),
+    );
+    if parts.is_empty() {
+        String::from("everything")
+    } else {
+        parts.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const fn case(name: &'static str, group: Group, kernel: Kernel) -> Case {
+        let run = |_: &mut nlring_cases::Setting| Ok(());
+        Case {
+            name,
+            group,
+            topology: Topology::None,
+            kernel,
+            deadline: Duration::from_secs(1),
+            expects_splat: None,
+            run,
+        }
+    }
+
+    static CASES: [Case; 4] = [
+        case("frames_stand_in_order", Group::Ordering, Kernel::Ringed),
+        case("frames_may_overtake", Group::Ordering, Kernel::Ringed),
+        case("a_plain_kernel_says_so", Group::Fallback, Kernel::Plain),
+        case("recvmsg_works", Group::Fallback, Kernel::Any),
+    ];
+
+    fn matrix() -> Vec<Candidate> {
+        [("6.1", true), ("6.1-off", false)]
+            .map(|(name, ringed)| Candidate {
+                name: name.to_owned(),
+                ringed,
+            })
+            .to_vec()
+    }
+
+    fn everything() -> Request<'static> {
+        Request {
+            filters: &[],
+            group: None,
+            kernel: None,
+            partition: None,
+            seed: 7,
+            repeat: 1,
+        }
+    }
+
+    fn names(plan: &[Planned]) -> Vec<(&'static str, Option<&str>)> {
+        plan.iter()
+            .map(|planned| (planned.case.name, planned.kernel()))
+            .collect()
+    }
+
+    #[test]
+    fn each_case_runs_on_the_first_kernel_that_has_what_it_needs() {
+        let plan = plan(&CASES, &matrix(), &everything()).unwrap();
+        assert_eq!(
+            names(&plan),
+            [
+                ("frames_stand_in_order", Some("6.1")),
+                ("frames_may_overtake", Some("6.1")),
+                ("a_plain_kernel_says_so", Some("6.1-off")),
+                ("recvmsg_works", Some("6.1")),
+            ]
+        );
+        assert!(
+            plan.iter()
+                .all(|planned| matches!(planned.place, Place::On(_)))
+        );
+    }
+
+    #[test]
+    fn a_kernel_asked_for_that_lacks_something_skips_and_says_what() {
+        let plan = plan(
+            &CASES,
+            &matrix(),
+            &Request {
+                kernel: Some("6.1-off"),
+                ..everything()
+            },
+        )
+        .unwrap();
+        let Place::Nowhere {
+            kernel,
+            requirement,
+        } = &plan[0].place
+        else {
+            panic!("{plan:?}")
+        };
+        assert_eq!(kernel.as_deref(), Some("6.1-off"));
+        assert_eq!(
+            requirement,
+            "needs a kernel with memory-mapped netlink; 6.1-off has none"
+        );
+        assert_eq!(plan[2].place, Place::On(String::from("6.1-off")));
+    }
+
+    #[test]
+    fn a_matrix_without_the_kernel_skips_and_says_so() {
+        let plan = plan(&CASES, &matrix()[..1], &everything()).unwrap();
+        assert!(
+            matches!(&plan[2].place, Place::Nowhere { kernel: None, requirement } if requirement.contains("names none"))
+        );
+    }
+
+    #[test]
+    fn filters_groups_and_partitions_narrow_the_plan() {
+        let filters = [String::from("ordering::"), String::from("recvmsg")];
+        let chosen = plan(
+            &CASES,
+            &matrix(),
+            &Request {
+                filters: &filters,
+                ..everything()
+            },
+        )
+        .unwrap();
+        assert_eq!(chosen.len(), 3);
+        let chosen = plan(
+            &CASES,
+            &matrix(),
+            &Request {
+                filters: &filters,
+                group: Some("fallback"),
+                ..everything()
+            },
+        )
+        .unwrap();
+        assert_eq!(names(&chosen), [("recvmsg_works", Some("6.1"))]);
+        let part = |text: &str| {
+            let partition = Some(text.parse().unwrap());
+            names(
+                &plan(
+                    &CASES,
+                    &matrix(),
+                    &Request {
+                        partition,
+                        ..everything()
+                    },
+                )
+                .unwrap(),
+            )
+            .len()
+        };
+        assert_eq!((part("1/3"), part("2/3"), part("3/3")), (2, 1, 1));
+    }
+
+    #[test]
+    fn repetitions_differ_in_their_seeds_and_each_can_be_had_alone() {
+        let plan_of = |seed, repeat| {
+            plan(
+                &CASES,
+                &matrix(),
+                &Request {
+                    seed,
+                    repeat,
+                    ..everything()
+                },
+            )
+            .unwrap()
+        };
+        let thrice = plan_of(7, 3);
+        assert_eq!(thrice.len(), 12);
+        let third = &thrice[8];
+        assert_eq!(
+            (third.repetition, third.index, third.case.name),
+            (2, 8, CASES[0].name)
+        );
+        assert_eq!(third.folder(), "frames_stand_in_order.3");
+        assert_ne!(third.seed, thrice[0].seed);
+        assert_eq!(plan_of(third.base_seed, 1)[0].seed, third.seed);
+        assert_eq!(
+            third.again(),
+            format!(
+                "ci/nlring run frames_stand_in_order --kernel 6.1 --seed {}",
+                third.base_seed
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_named_with_what_is() {
+        let text =
+            |request: &Request<'_>| plan(&CASES, &matrix(), request).unwrap_err().to_string();
+        let filters = [String::from("frames_stand_in_ordr")];
+        assert!(
+            text(&Request {
+                filters: &filters,
+                ..everything()
+            })
+            .contains("frames_stand_in_order")
+        );
+        assert!(
+            text(&Request {
+                kernel: Some("6.2"),
+                ..everything()
+            })
+            .contains("6.1, 6.1-off")
+        );
+        assert!(
+            text(&Request {
+                group: Some("order"),
+                ..everything()
+            })
+            .contains("ordering, fallback")
+        );
+        let filters = [String::from("recvmsg")];
+        let nothing = plan(
+            &CASES,
+            &matrix(),
+            &Request {
+                filters: &filters,
+                group: Some("ordering"),
+                ..everything()
+            },
+        )
+        .unwrap_err();
+        assert!(matches!(nothing, Error::NothingSelected(_)), "{nothing}");
+    }
+
+    #[test]
+    fn a_partition_is_i_of_n() {
+        for wrong in ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2"] {
+            assert!(wrong.parse::<Partition>().is_err(), "{wrong}");
+        }
+        assert_eq!("2/3".parse::<Partition>().unwrap().to_string(), "2/3");
+    }
+}

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a person sees of a run: consumers of [`Event`].
+
+mod lines;
+mod table;
+mod terminal;
+
+use std::io::{self, IsTerminal};
+
+use crate::event::Event;
+
+pub use lines::Lines;
+pub use terminal::Terminal;
+
+/// Something that shows events.
+pub trait Renderer {
+    /// Shows this one, or not.
+    fn show(&mut self, event: &Event);
+}
+
+/// What standard output is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// For the person: progress, table, lines.
+    Person,
+    /// For a program, which gets JSON; the person gets lines on standard error.
+    Program,
+}
+
+/// The renderer that fits: live on a terminal, else plain lines.
+#[must_use]
+pub fn choose(output: Output) -> Box<dyn Renderer> {
+    match output {
+        Output::Program => Box::new(Lines::new(io::stderr())),
+        Output::Person if io::stdout().is_terminal() && io::stderr().is_terminal() => {
+            Box::new(Terminal::new())
+        }
+        Output::Person => Box::new(Lines::new(io::stdout())),
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A run from plan to report.
+//!
+//! Everything that takes time happens in other threads and arrives here as messages, so that a signal is
+//! answered at once, whatever is going on: the report of what is finished is written, and the end of the
+//! process ends every VM and every compiler.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use chrono::{SecondsFormat, Utc};
+
+use crate::case_run::{Hypervisor, Moment, milliseconds, perform};
+use crate::error::Error;
+use crate::event::Event;
+use crate::interrupt;
+use crate::plan::{Place, Planned, group_word};
+use crate::render::Renderer;
+use crate::report::Report;
+use crate::results::{Accel, CaseResult, Kernel, Results, Totals};
+use crate::verdict::Verdict;
+
+/// What is run, and how.
+#[derive(Debug)]
+pub struct Run {
+    /// The plan, not empty.
+    pub plan: Vec<Planned>,
+    /// The run's seed.
+    pub seed: u64,
+    /// VMs at once.
+    pub jobs: usize,
+    /// Where the report goes.
+    pub report: Report,
+}
+
+/// Makes the hypervisor once, for these kernels, telling what it does.
+pub trait Prepare:
+    FnOnce(&[String], &mut dyn FnMut(Event)) -> Result<Box<dyn Hypervisor>, Error> + Send + 'static
+{
+}
+
+impl<F> Prepare for F where
+    F: FnOnce(&[String], &mut dyn FnMut(Event)) -> Result<Box<dyn Hypervisor>, Error>
+        + Send
+        + 'static
+{
+}
+
+enum Message {
+    Event(Event),
+    End(Result<(), Error>),
+}
+
+impl Run {
+    /// The kernels that the plan needs, each once, in its order.
+    #[must_use]
+    pub fn kernels(&self) -> Vec<String> {
+        let mut kernels: Vec<String> = Vec::new();
+        for planned in &self.plan {
+            if let Place::On(kernel) = &planned.place
+                && !kernels.contains(kernel)
+            {
+                kernels.push(kernel.clone());
+            }
+        }
+        kernels
+    }
+
+    /// Runs it. The report is written in every case but one: if the preparation fails, there is nothing
+    /// to report.
+    pub fn carry_out(
+        self,
+        prepare: impl Prepare,
+        renderer: &mut dyn Renderer,
+    ) -> Result<Results, Error> {
+        let (begun, started) = (
+            Instant::now(),
+            Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+        );
+        let kernels = self.kernels();
+        renderer.show(&Event::Planned {
+            cases: self.plan.len(),
+            kernels: kernels.clone(),
+            seed: self.seed,
+        });
+
+        let (tell, told) = mpsc::channel();
+        let signals = tell.clone();
+        interrupt::watch(move |signal| {
+            let _ = signals.send(Message::Event(Event::Interrupted { signal }));
+        })
+        .map_err(Error::Output)?;
+        let shared = Shared {
+            plan: self.plan.clone(),
+            directory: self.report.directory().to_owned(),
+            jobs: self.jobs,
+        };
+        thread::spawn(move || {
+            let result = direct(&shared, &kernels, prepare, &tell);
+            let _ = tell.send(Message::End(result));
+        });
+
+        let mut seen = Seen {
+            cases: vec![None; self.plan.len()],
+            kernels: Vec::new(),
+            accel: None,
+            signal: None,
+        };
+        let ended = seen.follow(&told, renderer);
+        if let (None, Err(error)) = (seen.signal, ended) {
+            return Err(error);
+        }
+        let finished = seen.cases.iter().flatten().count();
+        let cases = self
+            .plan
+            .iter()
+            .zip(seen.cases)
+            .map(|(planned, result)| result.unwrap_or_else(|| unfinished(planned)));
+        let cases: Vec<CaseResult> = cases.collect();
+        let results = Results {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            started,
+            duration_ms: milliseconds(begun.elapsed()),
+            accel: seen.accel,
+            kernels: seen.kernels,
+            totals: Totals::of(&cases),
+            cases,
+        };
+        self.report.write(&results)?;
+        let report = self.report.directory().to_owned();
+        renderer.show(&Event::Reported {
+            results: results.clone(),
+            directory: report.clone(),
+        });
+        match seen.signal {
+            None => Ok(results),
+            Some(number) => Err(Error::Interrupted {
+                signal: interrupt::name(number),
+                number,
+                finished,
+                planned: results.cases.len(),
+                report,
+            }),
+        }
+    }
+}
+
+/// What was seen of a run so far.
+struct Seen {
+    cases: Vec<Option<CaseResult>>,
+    kernels: Vec<Kernel>,
+    accel: Option<Accel>,
+    signal: Option<i32>,
+}
+
+impl Seen {
+    /// Listens until the end, or until a signal.
+    fn follow(
+        &mut self,
+        told: &Receiver<Message>,
+        renderer: &mut dyn Renderer,
+    ) -> Result<(), Error> {
+        loop {
+            let event = match told
+                .recv()
+                .expect("the end is told before the last sender goes")
+            {
+                Message::End(result) => return result,
+                Message::Event(event) => event,
+            };
+            renderer.show(&event);
+            match event {
+                Event::KernelReady { kernel, .. } => self.kernels.push(kernel),
+                Event::Accelerator(accel) => self.accel = Some(accel),
+                Event::Judged { index, result, .. } => self.cases[index] = Some(result),
+                Event::Interrupted { signal } => {
+                    self.signal = Some(signal);
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+struct Shared {
+    plan: Vec<Planned>,
+    directory: PathBuf,
+    jobs: usize,
+}
+
+/// Prepares, then lets `jobs` workers take cases in the plan's order.
+fn direct(
+    shared: &Shared,
+    kernels: &[String],
+    prepare: impl Prepare,
+    tell: &Sender<Message>,
+) -> Result<(), Error> {
+    let mut on = |event| drop(tell.send(Message::Event(event)));
+    let hypervisor: Arc<dyn Hypervisor> = if kernels.is_empty() {
+        Arc::new(NotNeeded)
+    } else {
+        Arc::from(prepare(kernels, &mut on)?)
+    };
+    let waiting: Mutex<VecDeque<&Planned>> = Mutex::new(shared.plan.iter().collect());
+    thread::scope(|scope| {
+        for _ in 0..shared.jobs.min(shared.plan.len()) {
+            scope.spawn(|| {
+                loop {
+                    // In a statement of its own: the lock must not be held while the case runs.
+                    let next = waiting
+                        .lock()
+                        .expect("no worker panics with it")
+                        .pop_front();
+                    let Some(planned) = next else { break };
+                    work(hypervisor.as_ref(), planned, shared, tell);
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn work(hypervisor: &dyn Hypervisor, planned: &Planned, shared: &Shared, tell: &Sender<Message>) {
+    let index = planned.index;
+    // Nobody listens any more only when the process is about to end.
+    let on = |event| drop(tell.send(Message::Event(event)));
+    on(Event::Started {
+        index,
+        name: planned.case.name.to_owned(),
+    });
+    let result = perform(
+        hypervisor,
+        planned,
+        &shared.directory,
+        &mut |moment| match moment {
+            Moment::Ready(after) => on(Event::Ready { index, after }),
+            Moment::Note(text) => on(Event::Note {
+                index,
+                text: text.to_owned(),
+            }),
+        },
+    );
+    on(Event::Judged {
+        index,
+        result,
+        again: planned.again(),
+    });
+}
+
+/// The hypervisor of a plan whose every case is skipped.
+struct NotNeeded;
+
+impl Hypervisor for NotNeeded {
+    fn boot(
+        &self,
+        kernel: &str,
+        _: nlring_cases::Topology,
+        _: &std::path::Path,
+    ) -> Result<Box<dyn crate::case_run::Guest>, String> {
+        Err(format!("nothing was prepared for kernel {kernel}"))
+    }
+
+    fn patience(&self) -> u32 {
+        1
+    }
+}
+
+fn unfinished(planned: &Planned) -> CaseResult {
+    CaseResult {
+        name: planned.case.name.to_owned(),
+        group: group_word(planned.case.group),
+        kernel: planned.kernel().map(str::to_owned),
+        verdict: Verdict::Infra,
+        duration_ms: 0,
+        start_ms: None,
+        seed: planned.seed,
+        detail: String::from("the run was interrupted before this case had a verdict"),
+        evidence: vec![format!("again: {}", planned.again())],
+    }
+}

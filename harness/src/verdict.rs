@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The verdict on a case, from two witnesses: the guest's outcome and the kernel's log.
+
+use nlring_channel::{Outcome, Status};
+use serde::{Deserialize, Serialize};
+
+use crate::splat::{Scan, Splat};
+
+/// What a case's run amounts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The guest says that the sentence held, and the kernel's log has nothing against it.
+    Pass,
+    /// The sentence did not hold, or the kernel complained.
+    Fail,
+    /// A requirement is missing; the detail names it.
+    Skip,
+    /// Nothing can be said about the case: no VM, VM lost, no word from the guest, no readable log.
+    Infra,
+}
+
+impl Verdict {
+    /// The word used everywhere: JSON, tables, file names.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Skip => "skip",
+            Self::Infra => "infra",
+        }
+    }
+}
+
+/// How far the guest's own testimony came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Testimony {
+    /// It never said that it is ready, or is not the machine that was asked for.
+    NoGuest(String),
+    /// It was ready, and was lost before its outcome was acknowledged.
+    Lost(String),
+    /// It gave its outcome.
+    Outcome(Outcome),
+}
+
+/// The verdict and its one-line detail.
+///
+/// The log is heard first: a scan that could not be made is `infra`, whatever the guest said; a splat
+/// that was not announced fails the case, also when the guest was lost to it; a guest that never was
+/// ready has proved nothing either way.
+#[must_use]
+pub fn judge(
+    testimony: &Testimony,
+    log: &Result<Scan, String>,
+    announced: Option<&str>,
+) -> (Verdict, String) {
+    let splats = match (testimony, log) {
+        (Testimony::NoGuest(why), Ok(scan)) => {
+            let said = scan
+                .splats
+                .first()
+                .map(|splat| format!("; kernel log: {splat}"));
+            return (Verdict::Infra, format!("{why}{}", said.unwrap_or_default()));
+        }
+        (Testimony::NoGuest(why) | Testimony::Lost(why), Err(_)) => {
+            return (Verdict::Infra, why.clone());
+        }
+        (Testimony::Outcome(_), Err(why)) => return (Verdict::Infra, why.clone()),
+        (_, Ok(scan)) => &scan.splats,
+    };
+    let announced_by = |splat: &&Splat| announced.is_some_and(|text| splat.contains(text));
+    if let Some(splat) = splats.iter().find(|splat| !announced_by(splat)) {
+        let guest = match testimony {
+            Testimony::Outcome(Outcome {
+                status: Status::Pass,
+                ..
+            }) => String::from("the guest said pass"),
+            Testimony::Outcome(outcome) => format!("the guest said: {}", outcome.detail),
+            Testimony::NoGuest(why) | Testimony::Lost(why) => why.clone(),
+        };
+        return (Verdict::Fail, format!("kernel log: {splat}; {guest}"));
+    }
+    let outcome = match testimony {
+        Testimony::Outcome(outcome) => outcome,
+        Testimony::NoGuest(why) | Testimony::Lost(why) => return (Verdict::Infra, why.clone()),
+    };
+    match (outcome.status, announced) {
+        (Status::Pass, Some(text)) if splats.is_empty() => (
+            Verdict::Fail,
+            format!(
+                "the announced splat did not come: no line of the kernel log's splats has {text:?}"
+            ),
+        ),
+        (Status::Pass, _) => (Verdict::Pass, outcome.detail.clone()),
+        (Status::Fail, _) => (Verdict::Fail, outcome.detail.clone()),
+        (Status::Skip, _) => (Verdict::Skip, outcome.detail.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
+    const WARNING: &str =
+        "[    1.000000] WARNING: CPU: 0 PID: 9 at net/netlink/ring.c:7 ring_take+0x1/0x2\n";
+
+    fn outcome(status: Status) -> Testimony {
+        Testimony::Outcome(Outcome {
+            status,
+            detail: String::from("said"),
+            evidence: Vec::new(),
+        })
+    }
+
+    fn log(lines: &str) -> Result<Scan, String> {
+        Scan::of(&format!("{BANNER}{lines}")).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    #[rustfmt::skip]
+    #[expect(clippy::too_many_lines, reason = "a table")]
+    fn every_pair_of_testimonies_has_its_verdict() {
+        let lost = || Testimony::Lost(String::from("lost"));
+        let no_guest = || Testimony::NoGuest(String::from("no guest"));
+        let unreadable = || Err(String::from("no banner"));
+        let table = [
+            (outcome(Status::Pass), log(""), None, Verdict::Pass, "said"),
+            (outcome(Status::Fail), log(""), None, Verdict::Fail, "said"),
+            (outcome(Status::Skip), log(""), None, Verdict::Skip, "said"),
+            (
+                outcome(Status::Pass),
+                log(WARNING),
+                None,
+                Verdict::Fail,
+                "the guest said pass",
+            ),
+            (
+                outcome(Status::Skip),
+                log(WARNING),
+                None,
+                Verdict::Fail,
+                "WARNING",
+            ),
+            (
+                outcome(Status::Fail),
+                log(WARNING),
+                None,
+                Verdict::Fail,
+                "the guest said: said",
+            ),
+            (
+                outcome(Status::Pass),
+                unreadable(),
+                None,
+                Verdict::Infra,
+                "no banner",
+            ),
+            (
+                outcome(Status::Fail),
+                unreadable(),
+                None,
+                Verdict::Infra,
+                "no banner",
+            ),
+            (
+                outcome(Status::Pass),
+                log(WARNING),
+                Some("ring_take"),
+                Verdict::Pass,
+                "said",
+            ),
+            (
+                outcome(Status::Pass),
+                log(""),
+                Some("ring_take"),
+                Verdict::Fail,
+                "did not come",
+            ),
+            (
+                outcome(Status::Pass),
+                log(WARNING),
+                Some("ring_give"),
+                Verdict::Fail,
+                "WARNING",
+            ),
+            (
+                outcome(Status::Fail),
+                log(WARNING),
+                Some("ring_take"),
+                Verdict::Fail,
+                "said",
+            ),
+            (
+                outcome(Status::Skip),
+                log(""),
+                Some("ring_take"),
+                Verdict::Skip,
+                "said",
+            ),
+            (lost(), log(""), None, Verdict::Infra, "lost"),
+            (lost(), log(WARNING), None, Verdict::Fail, "lost"),
+            (
+                lost(),
+                log(WARNING),
+                Some("ring_take"),
+                Verdict::Infra,
+                "lost",
+            ),
+            (lost(), unreadable(), None, Verdict::Infra, "lost"),
+            (no_guest(), log(""), None, Verdict::Infra, "no guest"),
+            (no_guest(), log(WARNING), None, Verdict::Infra, "WARNING"),
+            (no_guest(), unreadable(), None, Verdict::Infra, "no guest"),
+        ];
+        for (testimony, log, announced, verdict, said) in table {
+            let (got, detail) = judge(&testimony, &log, announced);
+            assert_eq!(
+                got, verdict,
+                "{testimony:?} {log:?} {announced:?}: {detail}"
+            );
+            assert!(
+                detail.contains(said),
+                "{testimony:?} {log:?} {announced:?}: {detail}"
+            );
+            assert!(!detail.contains('\n'), "{detail}");
+        }
+    }
+}

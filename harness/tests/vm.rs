@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo test --features vm`: every case as a test of its own, the way `nlring run` runs it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use nlring_harness::case_run::perform;
+use nlring_harness::error::Error;
+use nlring_harness::event::Event;
+use nlring_harness::lab::{self, Lab};
+use nlring_harness::plan::{self, Place, Planned, Request};
+use nlring_harness::render::{Lines, Renderer};
+use nlring_harness::report::Report;
+use nlring_harness::results::CaseResult;
+use nlring_harness::tree::Tree;
+use nlring_harness::verdict::Verdict;
+
+/// Where the VMs come from and where their evidence goes: made by the first case that needs it.
+struct Ground {
+    lab: Lab,
+    report: PathBuf,
+}
+
+type Shared =
+    Arc<LazyLock<Result<Ground, Error>, Box<dyn FnOnce() -> Result<Ground, Error> + Send>>>;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let (tree, plan) = match find_plan() {
+        Ok(found) => found,
+        Err(error) => {
+            eprintln!("infra: {error}");
+            std::process::exit(i32::from(error.exit_status()));
+        }
+    };
+    let mut kernels: Vec<String> = plan
+        .iter()
+        .filter_map(Planned::kernel)
+        .map(str::to_owned)
+        .collect();
+    kernels.sort();
+    kernels.dedup();
+    let ground: Shared = Arc::new(LazyLock::new(Box::new(move || prepare(&tree, &kernels))));
+    let trials = plan.into_iter().map(|planned| {
+        let ground = Arc::clone(&ground);
+        Trial::test(plan::full_name(planned.case), move || {
+            run(&ground, &planned)
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
+    let tree = Tree::find()?;
+    let request = Request {
+        filters: &[],
+        group: None,
+        kernel: None,
+        partition: None,
+        seed: 1,
+        repeat: 1,
+    };
+    let plan = plan::plan(nlring_cases::all(), &lab::candidates(&tree)?, &request)?;
+    Ok((tree, plan))
+}
+
+fn prepare(tree: &Tree, kernels: &[String]) -> Result<Ground, Error> {
+    let report = Report::open(&tree.default_report().join("cargo-test"))?;
+    let mut lines = Lines::new(std::io::stderr());
+    let lab = Lab::prepare(tree, kernels, &mut |event: Event| lines.show(&event))?;
+    Ok(Ground {
+        lab,
+        report: report.directory().to_owned(),
+    })
+}
+
+fn run(ground: &Shared, planned: &Planned) -> Result<(), Failed> {
+    if let Place::Nowhere { requirement, .. } = &planned.place {
+        eprintln!("skip: {}: {requirement}", planned.case.name);
+        return Ok(());
+    }
+    let Ground { lab, report } = LazyLock::force(ground)
+        .as_ref()
+        .map_err(|error| format!("infra: {error}"))?;
+    let result = perform(lab, planned, report, &mut |_| {});
+    match result.verdict {
+        Verdict::Pass => Ok(()),
+        Verdict::Skip => {
+            eprintln!("skip: {}: {}", result.name, result.detail);
+            Ok(())
+        }
+        Verdict::Fail | Verdict::Infra => Err(Failed::from(story(&result, report))),
+    }
+}
+
+/// All that a person needs: no rerun for the sake of the text.
+fn story(result: &CaseResult, report: &std::path::Path) -> String {
+    let kernel = result.kernel.as_deref().unwrap_or("none");
+    let mut text = format!(
+        "{}: {}\nkernel {kernel}, seed {}",
+        result.verdict.word(),
+        result.detail,
+        result.seed
+    );
+    for line in &result.evidence {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    let folder = report.join(&result.name);
+    text + &format!(
+        "
+evidence is in {}",
+        folder.display()
+    )
+}
