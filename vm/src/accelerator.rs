@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::write_whole;
-use crate::deadline::PROBE;
+use crate::deadline::Deadlines;
 use crate::digest::Key;
 use crate::kernel::Built;
 use crate::machine::{Config, Host, Vm};
@@ -59,7 +59,7 @@ pub struct Accelerator {
     pub reason: String,
 }
 
-/// Finds out what this kernel runs under here: KVM if it boots under it within [`PROBE`]. The answer
+/// Finds out what this kernel runs under here: KVM if it boots under it within 5 s. The answer
 /// is remembered by host kernel, QEMU and guest kernel; `say` hears the reason when it is new.
 ///
 /// # Errors
@@ -140,7 +140,7 @@ fn try_kvm(
             reason: format!("{DEVICE} opens, but {what}: using TCG"),
         })
     };
-    match Vm::boot_within(&config, host, PROBE) {
+    match Vm::boot_with(&config, host, Deadlines::of_probe()) {
         Ok(vm) => {
             let (seconds, clock) = (vm.boot_time().as_secs_f32(), vm.ready().clocksource.clone());
             drop(vm);

@@ -121,7 +121,7 @@ pub enum VmError {
     },
     /// The guest never said that it is ready.
     #[error(
-        "cannot boot kernel {kernel}: no word from the guest for {waited} s under {accelerator}; last line: \"{last}\"; console: {console}"
+        "cannot boot kernel {kernel}: no word from the guest for {waited:.1} s under {accelerator}; last line: \"{last}\"; console: {console}"
     )]
     NoBoot {
         /// Name of the kernel.

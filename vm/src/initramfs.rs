@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use cpio::newc::{self, trailer};
 
@@ -18,6 +19,9 @@ use crate::{Cache, VmError};
 
 /// Changed whenever the same inputs are packed in another way.
 const LAYOUT: &str = "1";
+
+/// The guest program's name in the guest.
+const INIT: &str = "init";
 
 /// The host's programs that the guest has too, with their Debian packages.
 const PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2")];
@@ -42,6 +46,12 @@ pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
         return Ok(place);
     }
     let directory = place.parent().expect("a file in the cache");
+    let stripped = tempfile::NamedTempFile::new_in(directory)
+        .map_err(VmError::io("cannot pack the initramfs", &place))?;
+    let mut files = files;
+    if strip(guest, stripped.path()) {
+        files.insert(INIT.to_owned(), stripped.path().to_owned());
+    }
     let write = || {
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         archive(
@@ -53,6 +63,19 @@ pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
     };
     write().map_err(VmError::io("cannot pack the initramfs", &place))?;
     Ok(place)
+}
+
+/// Debug information is most of a program, and each boot would copy it. Symbols stay, for backtraces.
+/// Where there is no `strip` the guest is only larger.
+fn strip(program: &Path, to: &Path) -> bool {
+    let status = Command::new("strip")
+        .arg("--strip-debug")
+        .arg("-o")
+        .arg(to)
+        .arg(program)
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
 }
 
 /// Names in the guest, without the leading slash, and the files of the host behind them.
@@ -67,7 +90,7 @@ fn contents(guest: &Path) -> Result<BTreeMap<String, PathBuf>, VmError> {
             reason,
         });
     }
-    let mut files = BTreeMap::from([("init".to_owned(), guest.to_owned())]);
+    let mut files = BTreeMap::from([(INIT.to_owned(), guest.to_owned())]);
     for &(program, package) in PROGRAMS {
         let path = toolchain::find(program).ok_or_else(|| VmError::Missing {
             tool: program.into(),

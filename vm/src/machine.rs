@@ -95,21 +95,21 @@ impl Vm {
     /// # Errors
     /// QEMU is not there, ends, or the guest says nothing before its deadline.
     pub fn boot(config: &Config<'_>) -> Result<Self, VmError> {
-        Self::boot_with(config, &Host::find()?)
+        Self::boot_with(
+            config,
+            &Host::find()?,
+            Deadlines::of(config.accelerator.name),
+        )
     }
 
-    /// The same, with this QEMU and machine.
+    /// The same, with this QEMU and machine and these deadlines.
     ///
     /// # Errors
     /// As [`Vm::boot`].
-    pub fn boot_with(config: &Config<'_>, host: &Host) -> Result<Self, VmError> {
-        Self::boot_within(config, host, Deadlines::of(config.accelerator.name).boot())
-    }
-
-    pub(crate) fn boot_within(
+    pub fn boot_with(
         config: &Config<'_>,
         host: &Host,
-        limit: Duration,
+        deadlines: Deadlines,
     ) -> Result<Self, VmError> {
         let start = Instant::now();
         let (mut qemu, channel) = Qemu::start(config, host)?;
@@ -117,13 +117,12 @@ impl Vm {
             "cannot set up the channel beside",
             config.console,
         ))?;
-        let deadlines = Deadlines::of(config.accelerator.name);
         let ready = introduce(
             &mut qemu,
             &mut conversation,
             config,
             deadlines,
-            start + limit,
+            start + deadlines.boot(),
         )?;
         if !config.accelerator.name.admits(&ready.clocksource) {
             let accelerator = config.accelerator.name.as_str();
@@ -190,7 +189,7 @@ impl Vm {
                 Heard::Silence => {
                     return Err(self.qemu.lost(
                         &doing,
-                        &format!("no outcome for {:.0} s", limit.as_secs_f32()),
+                        &format!("no outcome for {:.1} s", limit.as_secs_f32()),
                     ));
                 }
                 Heard::End => return Err(self.qemu.lost(&doing, "QEMU ended")),
@@ -407,6 +406,7 @@ fn parts(
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
         Box::new(qemu::Console(console.as_raw_fd())),
+        Box::new(qemu::ToldByTrap(chassis)),
         Box::new(qemu::AgentPort(chassis, agent.as_raw_fd())),
     ];
     for nic in config.topology.nics() {

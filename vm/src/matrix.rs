@@ -196,7 +196,9 @@ fn plain(name: &str) -> Result<(), String> {
 }
 
 fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
+    let before = error
+        .span()
+        .map_or("", |span| text.get(..span.start).unwrap_or_default());
     let line = 1 + before.matches('\n').count();
     format!("line {line}: {}", error.message().replace('\n', " "))
 }

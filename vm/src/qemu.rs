@@ -99,8 +99,10 @@ impl Part for Execution {
         match self.0 {
             Name::Kvm => None,
             // microvm has nothing to calibrate the TSC against, and one boot in seven hangs over it.
-            // Under TCG it runs at 1 GHz, so this is the truth; under KVM it would be a lie.
-            Name::Tcg => Some("tsc_early_khz=1000000"),
+            // Under TCG it runs at 1 GHz, the same on every CPU, so this is the truth; under KVM it
+            // would be a lie. Without the second word the kernel distrusts it on two CPUs and counts
+            // time in ticks of 4 ms.
+            Name::Tcg => Some("tsc_early_khz=1000000 tsc=reliable"),
         }
     }
 }
@@ -175,17 +177,34 @@ pub(crate) struct AgentPort(pub(crate) Chassis, pub(crate) RawFd);
 impl Part for AgentPort {
     fn host(&self) -> Vec<OsString> {
         let Self(chassis, descriptor) = self;
-        // With ioeventfd the device can stall when two CPUs of the guest share one of the host.
         let device = chassis.device("virtio-serial");
         [
             option("-chardev", format!("socket,id=agent,fd={descriptor}")),
-            option("-device", format!("{device},max_ports=2,ioeventfd=off")),
+            option("-device", format!("{device},max_ports=2")),
             option(
                 "-device",
                 format!("virtserialport,chardev=agent,name={AGENT_PORT}"),
             ),
         ]
         .concat()
+    }
+}
+
+/// Virtio devices are told of work by a trap rather than by a descriptor that another thread waits
+/// for: with the latter virtio-serial can stall when two CPUs of the guest share one of the host.
+pub(crate) struct ToldByTrap(pub(crate) Chassis);
+
+impl Part for ToldByTrap {
+    fn host(&self) -> Vec<OsString> {
+        match self.0 {
+            Chassis::Microvm => words([
+                "-global",
+                "virtio-mmio.ioeventfd=off",
+                "-global",
+                "virtio-mmio.force-legacy=off",
+            ]),
+            Chassis::MicrovmPcie | Chassis::Q35 => words(["-global", "virtio-pci.ioeventfd=off"]),
+        }
     }
 }
 
@@ -226,7 +245,7 @@ mod tests {
         assert_eq!(
             line,
             "-no-reboot -accel tcg,thread=multi -cpu max -netdev hubport,id=far0,hubid=0 \
-             -device virtio-net-device,netdev=far0,mac=52:54:00:09:00:02 -append panic=-1 tsc_early_khz=1000000"
+             -device virtio-net-device,netdev=far0,mac=52:54:00:09:00:02 -append panic=-1 tsc_early_khz=1000000 tsc=reliable"
         );
     }
 

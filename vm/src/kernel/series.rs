@@ -186,13 +186,11 @@ fn first_refusal(said: &str) -> String {
             if rest.contains("FAILED") || rest.contains("ignored") {
                 return format!("hunk {hunk} of {file} does not fit");
             }
-        } else if line.contains("previously applied") {
-            return format!("{file} has it already");
-        } else if line.starts_with("can't find file")
-            || line.contains("malformed patch")
-            || line.contains("Only garbage")
-        {
-            return line.trim_end_matches(':').to_owned();
+        } else if line.starts_with("can't find file") {
+            let named = said.lines().find_map(|line| line.strip_prefix("|--- "));
+            return format!("the base has no {}", named.unwrap_or("such file"));
+        } else if line.contains("malformed patch") {
+            return line.to_owned();
         }
     }
     let first = said
