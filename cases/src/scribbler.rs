@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use nlring::{Geometry, Status};
 
+use crate::traffic::pin;
+
 /// A second mapping of a ring, as words to write to.
 #[derive(Debug)]
 struct Words {
@@ -69,10 +71,12 @@ pub(crate) struct Scribbler {
 }
 
 impl Scribbler {
-    /// Turns every `RESERVED` frame that it meets back into an `UNUSED` one.
+    /// Turns every `RESERVED` frame that it meets back into an `UNUSED` one, and at once does what
+    /// makes the kernel look for a frame.
     pub(crate) fn freeing_reserved(
         socket: &impl AsFd,
         geometry: Geometry,
+        mut then: impl FnMut() + Send + 'static,
     ) -> std::io::Result<Self> {
         let words = Words::map(socket, geometry)?;
         Ok(Self::start(move |stop| {
@@ -87,7 +91,10 @@ impl Scribbler {
                         Ordering::AcqRel,
                         Ordering::Relaxed,
                     );
-                    flipped += u64::from(exchange.is_ok());
+                    if exchange.is_ok() {
+                        flipped += 1;
+                        then();
+                    }
                 }
                 thread::yield_now();
             }
@@ -129,10 +136,12 @@ impl Scribbler {
     fn start(scribble: impl FnOnce(&AtomicBool) -> u64 + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        Self {
-            stop,
-            thread: thread::spawn(move || scribble(&asked)),
-        }
+        let thread = thread::spawn(move || {
+            // Away from the flows on the first CPU; where there is but one, wherever it can be.
+            let _ = pin(1);
+            scribble(&asked)
+        });
+        Self { stop, thread }
     }
 
     /// Stops it, and tells how many words it wrote.

@@ -162,6 +162,44 @@ impl Flow {
     }
 }
 
+/// Small datagrams from here to here, sent one by one when somebody says so.
+#[derive(Debug)]
+pub(crate) struct Burst {
+    socket: UdpSocket,
+    number: u32,
+    sent: Arc<AtomicU32>,
+}
+
+impl Burst {
+    /// The flow of this number.
+    pub(crate) fn new(number: u32) -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        socket.connect((Ipv4Addr::LOCALHOST, PORT))?;
+        Ok(Self {
+            socket,
+            number,
+            sent: Arc::default(),
+        })
+    }
+
+    /// Datagrams sent so far, to be read when whoever sends is done.
+    pub(crate) fn count(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.sent)
+    }
+
+    /// Sends `count` of them, as fast as they go.
+    pub(crate) fn send(&self, count: u32) -> io::Result<()> {
+        for _ in 0..count {
+            let stamp = Stamp {
+                flow: self.number,
+                sequence: self.sent.fetch_add(1, Ordering::Relaxed),
+            };
+            send_patiently(&self.socket, &stamp.payload(64))?;
+        }
+        Ok(())
+    }
+}
+
 /// A packet that a full queue drops on its way out shows here as `EPERM` or `ENOBUFS`; it counts as
 /// sent, for the queue counts it as dropped.
 fn send_patiently(socket: &UdpSocket, payload: &[u8]) -> io::Result<()> {
