@@ -77,7 +77,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
     };
     let accelerator = if arguments.probe {
         accelerator::probe(&cache, &kernel, &initramfs, &mut |reason| {
-            println!("{reason}")
+            println!("{reason}");
         })?
     } else {
         Accelerator {

@@ -82,7 +82,7 @@ pub fn probe(
             name: Name::Tcg,
             reason,
         };
-        return remember(&note, recall(), found, say);
+        return remember(&note, recall().as_ref(), found, say);
     }
     let of_boot = |known: &Accelerator| !known.reason.starts_with(BARRED);
     if let Some(known) = recall().filter(of_boot) {
@@ -100,17 +100,22 @@ const BARRED: &str = "no KVM: ";
 
 /// Why KVM is out of the question without trying it.
 fn barred() -> Option<String> {
-    barred_by(File::options().read(true).write(true).open(DEVICE).err()?)
+    File::options()
+        .read(true)
+        .write(true)
+        .open(DEVICE)
+        .err()
+        .map(|error| barred_by(&error))
 }
 
-fn barred_by(error: io::Error) -> Option<String> {
-    Some(match error.kind() {
+fn barred_by(error: &io::Error) -> String {
+    match error.kind() {
         io::ErrorKind::NotFound => format!("{BARRED}there is no {DEVICE}: using TCG"),
         io::ErrorKind::PermissionDenied => format!(
             "{BARRED}no permission for {DEVICE}: using TCG; cure: sudo chmod 666 {DEVICE}, or for good a udev rule KERNEL==\"kvm\", MODE=\"0666\""
         ),
         _ => format!("{BARRED}{DEVICE} does not open ({error}): using TCG"),
-    })
+    }
 }
 
 fn try_kvm(
@@ -166,11 +171,11 @@ fn try_kvm(
 
 fn remember(
     note: &Path,
-    known: Option<Accelerator>,
+    known: Option<&Accelerator>,
     found: Accelerator,
     say: &mut dyn FnMut(&str),
 ) -> Result<Accelerator, VmError> {
-    if known.as_ref() != Some(&found) {
+    if known != Some(&found) {
         write_whole(note, &serde_json::to_vec(&found).expect("plain data"))?;
         say(&found.reason);
     }
@@ -198,16 +203,12 @@ mod tests {
 
     #[test]
     fn what_bars_kvm_is_said_with_its_cure() {
-        let permission = barred_by(io::ErrorKind::PermissionDenied.into()).unwrap();
+        let permission = barred_by(&io::ErrorKind::PermissionDenied.into());
         assert!(
             permission.contains("chmod 666 /dev/kvm") && permission.contains("udev"),
             "{permission}"
         );
-        assert!(
-            barred_by(io::ErrorKind::NotFound.into())
-                .unwrap()
-                .contains("there is no /dev/kvm")
-        );
+        assert!(barred_by(&io::ErrorKind::NotFound.into()).contains("there is no /dev/kvm"));
     }
 
     #[test]
@@ -219,7 +220,7 @@ mod tests {
             reason: "because".into(),
         };
         let mut said = 0;
-        for known in [None, Some(found.clone())] {
+        for known in [None, Some(&found)] {
             remember(&note, known, found.clone(), &mut |_| said += 1).unwrap();
         }
         assert_eq!(said, 1);

@@ -51,7 +51,7 @@ impl Conversation {
             if left.is_zero() {
                 return Ok(Heard::Silence);
             }
-            if let Some(message) = self.reader.next()? {
+            if let Some(message) = self.reader.next_message()? {
                 return Ok(Heard::Message(message));
             }
             self.stream

@@ -4,7 +4,7 @@
 //! It is packed as a newc archive without compression: unpacking is a copy, and a compressed one
 //! would cost the guest more than the host saves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -108,17 +108,15 @@ fn contents(guest: &Path) -> Result<BTreeMap<String, PathBuf>, VmError> {
 }
 
 fn archive(files: &BTreeMap<String, PathBuf>, mut output: impl Write) -> io::Result<()> {
-    let mut directories: BTreeMap<String, ()> = DIRECTORIES
-        .iter()
-        .map(|name| ((*name).to_owned(), ()))
-        .collect();
+    let mut directories: BTreeSet<String> =
+        DIRECTORIES.iter().map(|name| (*name).to_owned()).collect();
     for name in files.keys() {
         for above in Path::new(name)
             .ancestors()
             .skip(1)
             .filter(|above| !above.as_os_str().is_empty())
         {
-            directories.insert(above.to_string_lossy().into_owned(), ());
+            directories.insert(above.to_string_lossy().into_owned());
         }
     }
     let mut inode = 0;
@@ -126,7 +124,7 @@ fn archive(files: &BTreeMap<String, PathBuf>, mut output: impl Write) -> io::Res
         inode += 1;
         newc::Builder::new(name).ino(inode).nlink(1)
     };
-    for name in directories.keys() {
+    for name in &directories {
         entry(name).mode(0o040_755).write(&mut output, 0).finish()?;
     }
     // The kernel opens it for /init before anything can be mounted on /dev.

@@ -183,7 +183,7 @@ impl Vm {
                     }
                 }
                 Heard::Message(ToHost::Note { job: number, text }) if number == job.number => {
-                    on_note(&text)
+                    on_note(&text);
                 }
                 Heard::Message(_) => {}
                 Heard::Silence => {

@@ -45,7 +45,7 @@ fn option(name: &str, value: impl Display) -> Vec<OsString> {
 pub enum Chassis {
     /// microvm, devices over virtio-mmio.
     Microvm,
-    /// microvm with a PCIe bus and the devices on it.
+    /// microvm with a PCI Express bus and the devices on it.
     MicrovmPcie,
     /// A whole PC.
     Q35,

@@ -130,7 +130,7 @@ mod tests {
     fn said(port: &[u8]) -> Vec<ToHost> {
         let mut reader = FrameReader::default();
         reader.push(port);
-        std::iter::from_fn(|| reader.next().unwrap()).collect()
+        std::iter::from_fn(|| reader.next_message().unwrap()).collect()
     }
 
     #[test]

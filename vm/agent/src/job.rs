@@ -47,7 +47,8 @@ fn watch(mut command: Command, job: &Job) -> io::Result<Outcome> {
     drop(command); // and with it our copy of the child's end, so that we see it close
     let group = Group(Pid::from_raw(child.id().cast_signed()));
     ours.set_write_timeout(Some(Duration::from_millis(job.deadline_ms.max(1))))?;
-    let told = write_frame(&mut ours, job);
+    // A child that takes no job has died, and how it died is told below.
+    let _ = write_frame(&mut ours, job);
     let outcome = receive(&mut ours, until)?;
     // The outcome stands only if the process also ends well: a crash or a hang while it cleans up is
     // one of the things that are looked for.
@@ -56,15 +57,10 @@ fn watch(mut command: Command, job: &Job) -> io::Result<Outcome> {
     if status.is_none() {
         child.wait()?;
     }
-    Ok(verdict(job, told, outcome, status))
+    Ok(verdict(job, outcome, status))
 }
 
-fn verdict(
-    job: &Job,
-    told: io::Result<()>,
-    outcome: Option<Outcome>,
-    status: Option<ExitStatus>,
-) -> Outcome {
+fn verdict(job: &Job, outcome: Option<Outcome>, status: Option<ExitStatus>) -> Outcome {
     let seconds = Duration::from_millis(job.deadline_ms).as_secs_f32();
     match (outcome, status) {
         (Some(outcome), Some(status)) if status.success() => outcome,
@@ -88,13 +84,7 @@ fn verdict(
         },
         (None, None) => failed(format!("deadline of {seconds} s passed")),
         (None, Some(status)) => {
-            let told = told.err().map_or_else(String::new, |error| {
-                format!(" (it could not be told what to do: {error})")
-            });
-            failed(format!(
-                "its process {} without an outcome{told}",
-                manner(status)
-            ))
+            failed(format!("its process {} without an outcome", manner(status)))
         }
     }
 }
@@ -123,7 +113,7 @@ impl Drop for Group {
 fn receive(stream: &mut UnixStream, until: Instant) -> io::Result<Option<Outcome>> {
     let (mut reader, mut chunk) = (FrameReader::default(), [0; 1 << 14]);
     loop {
-        if let Some(outcome) = reader.next().map_err(io::Error::other)? {
+        if let Some(outcome) = reader.next_message().map_err(io::Error::other)? {
             return Ok(Some(outcome));
         }
         let left = until.saturating_duration_since(Instant::now());
@@ -185,7 +175,7 @@ fn take_stdin() -> io::Result<UnixStream> {
 fn read_job(stream: &mut UnixStream) -> io::Result<Job> {
     let (mut reader, mut chunk) = (FrameReader::default(), [0; 1 << 14]);
     loop {
-        if let Some(job) = reader.next().map_err(io::Error::other)? {
+        if let Some(job) = reader.next_message().map_err(io::Error::other)? {
             return Ok(job);
         }
         match stream.read(&mut chunk)? {

@@ -74,7 +74,7 @@ pub(crate) fn listen(mut port: impl Read, to: &Sender<Arrival>) {
                 heard = true;
                 reader.push(&chunk[..count]);
                 loop {
-                    let arrival = match reader.next() {
+                    let arrival = match reader.next_message() {
                         Ok(None) => break,
                         Ok(Some(message)) => Arrival::Message(message),
                         Err(error) => Arrival::Foreign(error),

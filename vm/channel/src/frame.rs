@@ -19,7 +19,9 @@ pub const MAX_BODY: usize = 1 << 20;
 pub enum FrameError {
     /// The checksum is right and the body is still no message of this protocol: the other end is of
     /// another version.
-    #[error("cannot understand a message of {length} bytes: {source}; are guest and harness of one version?")]
+    #[error(
+        "cannot understand a message of {length} bytes: {source}; are guest and harness of one version?"
+    )]
     Foreign {
         /// Body length, in bytes.
         length: usize,
@@ -72,7 +74,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// [`FrameError::Foreign`] for an intact frame that is no message; it is consumed.
-    pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
+    pub fn next_message<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         while let Some((length, checksum)) = self.align() {
             let Some(body) = self.buffer.get(HEADER..HEADER + length) else {
                 return Ok(None);
@@ -97,15 +99,14 @@ impl FrameReader {
                 .buffer
                 .windows(MAGIC.len())
                 .position(|window| window == MAGIC);
-            match start {
-                Some(position) => self.discard(position),
-                None => {
-                    self.discard(self.buffer.len().saturating_sub(MAGIC.len() - 1));
-                    return None;
-                }
-            }
+            let Some(position) = start else {
+                self.discard(self.buffer.len().saturating_sub(MAGIC.len() - 1));
+                return None;
+            };
+            self.discard(position);
             let header = self.buffer.get(..HEADER)?;
-            let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
+            let word =
+                |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("4 bytes"));
             let (length, checksum) = (word(4) as usize, word(8));
             if length <= MAX_BODY {
                 return Some((length, checksum));
@@ -131,7 +132,7 @@ mod tests {
     }
 
     fn drain(reader: &mut FrameReader) -> Vec<String> {
-        std::iter::from_fn(|| reader.next().unwrap()).collect()
+        std::iter::from_fn(|| reader.next_message().unwrap()).collect()
     }
 
     #[test]
@@ -180,8 +181,11 @@ mod tests {
         write_frame(&mut bytes, &7).unwrap();
         let mut reader = FrameReader::default();
         reader.push(&bytes);
-        assert!(matches!(reader.next::<String>(), Err(FrameError::Foreign { length: 1, .. })));
-        assert!(matches!(reader.next::<String>(), Ok(None)));
+        assert!(matches!(
+            reader.next_message::<String>(),
+            Err(FrameError::Foreign { length: 1, .. })
+        ));
+        assert!(matches!(reader.next_message::<String>(), Ok(None)));
     }
 
     #[test]

@@ -108,9 +108,7 @@ impl Recipe {
             &series.sha256(),
             &compiler,
         ];
-        let key = parts
-            .iter()
-            .fold(Key::default(), |key, part| key.part(part));
+        let key = parts.iter().fold(Key::default(), Key::part);
         let key = fragments
             .iter()
             .fold(key, |key, fragment| key.part(&fragment.text))
@@ -151,7 +149,7 @@ pub fn build(
     toolchain::check()?;
     let base = &entry.base;
     let _lock = cache.lock(&format!("base-{}", recipe.identity.id), || {
-        on(Event::Waiting)
+        on(Event::Waiting);
     })?;
     if let Some(built) = store::load(cache, &recipe.key)? {
         return Ok(built); // by the process that was waited for

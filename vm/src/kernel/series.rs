@@ -305,11 +305,8 @@ fn copy_if_there(from: &Path, to: &Path) -> Result<(), VmError> {
 }
 
 fn write_list(note: &Path, files: &BTreeSet<PathBuf>) -> Result<(), VmError> {
-    let text: String = files
-        .iter()
-        .map(|file| format!("{}\n", file.display()))
-        .collect();
-    write_whole(note, text.as_bytes())
+    let lines: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    write_whole(note, lines.join("\n").as_bytes())
 }
 
 fn listing(directory: &Path) -> Result<Vec<PathBuf>, VmError> {

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A VM against a QEMU that behaves badly. This program is also that QEMU: it is started as one, and
+//! the name of the kernel image tells it what to do.
+
+mod fake;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+use nlring_vm::accelerator::{Accelerator, Name};
+use nlring_vm::deadline::Deadlines;
+use nlring_vm::kernel::Built;
+use nlring_vm::machine::{Chassis, Config, Host, Vm};
+use nlring_vm::topology::Topology;
+use nlring_vm::{Class, Job, Outcome, Status, VmError};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == "-kernel") {
+        return fake::main(&arguments, &arguments[at + 1]);
+    }
+    let trials = CASES.iter().map(|&(name, test)| {
+        Trial::test(name, move || {
+            test(name);
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}
+
+type Test = fn(&str);
+
+/// Each test and, by the same name, the behaviour of the fake.
+const CASES: &[(&str, Test)] = &[
+    ("behaves", |name| {
+        let (outcome, vm) = job(name);
+        assert_eq!(outcome.unwrap().detail, "ping");
+        vm.power_off().unwrap();
+    }),
+    ("speaks_behind_garbage_in_halves", |name| {
+        let (outcome, vm) = job(name);
+        assert_eq!(outcome.unwrap().status, Status::Pass);
+        vm.power_off().unwrap();
+    }),
+    ("answers_for_another_job_first", |name| {
+        assert_eq!(job(name).0.unwrap().detail, "ping");
+    }),
+    ("dies_at_once", |name| {
+        let message = complaint(&boot(name).unwrap_err());
+        assert_eq!(
+            message,
+            "QEMU ended while fake booted (exit status: 1): qemu: no such machine"
+        );
+    }),
+    ("dies_at_once_without_a_word", |name| {
+        let message = complaint(&boot(name).unwrap_err());
+        assert_eq!(
+            message,
+            "QEMU ended while fake booted (exit status: 7): last line: \"Kernel panic - not syncing\""
+        );
+    }),
+    ("says_nothing", |name| {
+        let start = Instant::now();
+        let message = complaint(&boot(name).unwrap_err());
+        assert!(
+            message.starts_with("cannot boot kernel fake: no word from the guest for 0.6"),
+            "{message}"
+        );
+        assert!(
+            message.contains("under kvm; last line: \"stuck here\"; console: "),
+            "{message}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }),
+    ("pauses_over_an_internal_error", |name| {
+        let start = Instant::now();
+        let message = complaint(&boot(name).unwrap_err());
+        assert!(
+            message.contains("KVM internal error. Suberror: 1"),
+            "{message}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(3));
+    }),
+    ("answers_an_earlier_hello", |name| {
+        assert!(complaint(&boot(name).unwrap_err()).contains("no word from the guest"));
+    }),
+    ("has_the_clock_of_another_accelerator", |name| {
+        assert!(
+            complaint(&boot(name).unwrap_err())
+                .contains("clocksource `hpet`, which cannot be under kvm")
+        );
+    }),
+    ("is_of_another_version", |name| {
+        assert!(
+            complaint(&boot(name).unwrap_err()).contains("are guest and harness of one version?")
+        );
+    }),
+    ("dies_in_a_job", |name| {
+        let message = complaint(&job(name).0.unwrap_err());
+        assert!(message.starts_with("lost the VM while `ping` ran: QEMU ended (qemu: out of memory); last line: \"oops\""), "{message}");
+    }),
+    ("floods_in_a_job", |name| {
+        let start = Instant::now();
+        let message = complaint(&job(name).0.unwrap_err());
+        assert!(
+            message.starts_with("lost the VM while `ping` ran: no outcome for 1.1 s"),
+            "{message}"
+        );
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }),
+    ("does_not_power_off", |name| {
+        let (outcome, vm) = job(name);
+        outcome.unwrap();
+        assert!(
+            complaint(&vm.power_off().unwrap_err()).contains("it powered off: QEMU did not end")
+        );
+    }),
+    ("ends_with_its_vm", |name| {
+        let vm = boot(name).unwrap();
+        let pid = fs::read_to_string(console(name).with_extension("pid")).unwrap();
+        assert!(Path::new("/proc").join(&pid).exists());
+        drop(vm);
+        assert!(!Path::new("/proc").join(&pid).exists());
+    }),
+];
+
+fn console(name: &str) -> std::path::PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-qemu");
+    fs::create_dir_all(&directory).unwrap();
+    directory.join(format!("{name}.console"))
+}
+
+fn boot(name: &str) -> Result<Vm, VmError> {
+    let word = || "fake".to_owned();
+    let kernel = Built {
+        name: word(),
+        release: word(),
+        base: word(),
+        series_sha256: word(),
+        config_sha256: word(),
+        compiler: word(),
+        vmlinux: name.into(),
+        config: name.into(),
+        key: word(),
+    };
+    let accelerator = Accelerator {
+        name: Name::Kvm,
+        reason: word(),
+    };
+    let console = console(name);
+    let config = Config {
+        kernel: &kernel,
+        initramfs: &console.with_extension("pid"),
+        accelerator: &accelerator,
+        topology: Topology::Pairs(1),
+        cpus: 2,
+        memory_mib: 256,
+        console: &console,
+    };
+    let host = Host {
+        qemu: std::env::current_exe().unwrap(),
+        chassis: Chassis::Microvm,
+    };
+    // A tenth of the table: 0.6 s for a boot, 1.1 s for an outcome.
+    Vm::boot_with(&config, &host, Deadlines::of(Name::Kvm).scaled(0.1))
+}
+
+fn job(name: &str) -> (Result<Outcome, VmError>, Vm) {
+    let mut vm = boot(name).unwrap();
+    let job = Job {
+        number: 2,
+        name: "ping".into(),
+        seed: 0,
+        deadline_ms: 100,
+        patience: 1,
+        links: Vec::new(),
+    };
+    (vm.run(&job, &mut |_| ()), vm)
+}
+
+fn complaint(error: &VmError) -> String {
+    assert_eq!(error.class(), Class::Infra);
+    let message = error.to_string();
+    assert!(!message.contains('\n'), "{message}");
+    message
+}
