@@ -167,11 +167,11 @@ fn list_kernels(tree: &Tree, json: bool) -> Result<u8, Error> {
 }
 
 fn build_kernels(tree: &Tree, mut names: Vec<String>) -> Result<u8, Error> {
-    let cache = Cache::open()?;
     let matrix = Matrix::load(tree.root())?;
     for name in &names {
         matrix.find(name)?;
     }
+    let cache = Cache::open()?;
     if names.is_empty() {
         names = matrix
             .entries()

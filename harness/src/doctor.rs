@@ -206,10 +206,12 @@ fn kernels(tree: &Tree, cache: &Cache) -> Vec<Finding> {
                 &what,
                 String::from("not built yet; the first run that needs it takes minutes longer"),
             ),
-            // A base that only a missing package can give is told with that package.
-            Err(error @ (VmError::Missing { .. } | VmError::Base { .. })) => {
-                note(&what, error.to_string())
-            }
+            // What is missing has been told above, with the command that mends it.
+            Err(VmError::Missing { tool, .. }) => note(
+                &what,
+                format!("cannot tell whether it is built without {tool}"),
+            ),
+            Err(error @ VmError::Base { .. }) => note(&what, error.to_string()),
             Err(error) => bad(&what, error.to_string()),
         }
     };

@@ -34,10 +34,13 @@ pub enum Event {
     },
     /// The guest binary is being compiled.
     GuestBinary,
-    /// A line about the accelerator probe.
-    Probe(String),
     /// What the VMs run on.
-    Accelerator(Accel),
+    Accelerator {
+        /// Which, and why.
+        accel: Accel,
+        /// Whether that was found out just now; else it is remembered, and was said then.
+        is_news: bool,
+    },
     /// A case was picked up.
     Started {
         /// Its place in the plan.

@@ -54,23 +54,25 @@ impl Lab {
     ) -> Result<Self, Error> {
         require("run cases", &[Need::Run])?;
         let cache = Cache::open()?;
+        // First what fails fast: nobody should wait for a kernel to learn that cargo is missing.
+        let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
+        let initramfs = initramfs::pack(&cache, &guest)?;
         let mut built = BTreeMap::new();
         for name in kernels {
             built.insert(name.clone(), build_kernel(tree, &cache, name, on)?);
         }
-        let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
-        let initramfs = initramfs::pack(&cache, &guest)?;
         let first = built
             .values()
             .next()
             .expect("a plan with a case to run names a kernel");
-        let accelerator = accelerator::probe(&cache, first, &initramfs, &mut |line| {
-            on(Event::Probe(line.to_owned()));
-        })?;
-        on(Event::Accelerator(Accel {
+        let mut is_news = false;
+        let accelerator =
+            accelerator::probe(&cache, first, &initramfs, &mut |_reason| is_news = true)?;
+        let accel = Accel {
             name: accelerator.name.as_str().to_owned(),
             reason: accelerator.reason.clone(),
-        }));
+        };
+        on(Event::Accelerator { accel, is_news });
         Ok(Self {
             kernels: built,
             initramfs,

@@ -1,28 +1,49 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-#![cfg(feature = "host")]
 //! What to run in VMs, in which order, and what the result means.
 //!
 //! A run is a [`plan`] of cases, each performed in a VM of its own ([`case_run`]), judged by two
 //! witnesses ([`verdict`]): the agent's outcome and the kernel's log ([`splat`]). Whatever happens on the
 //! way is an [`event::Event`]; everything that a person sees ([`render`]) or keeps ([`report`]) is made
 //! from events and from the one result model ([`results`]).
+//!
+//! All of it is for the host; the guest binary of this package is built without the feature `host`, and
+//! needs nothing from here.
 
+#[cfg(feature = "host")]
 pub mod case_run;
+#[cfg(feature = "host")]
 pub mod command;
+#[cfg(feature = "host")]
 pub mod doctor;
+#[cfg(feature = "host")]
 pub mod error;
+#[cfg(feature = "host")]
 pub mod event;
+#[cfg(feature = "host")]
 pub mod guest_binary;
+#[cfg(feature = "host")]
 pub mod interrupt;
+#[cfg(feature = "host")]
 pub mod lab;
+#[cfg(feature = "host")]
 pub mod listing;
+#[cfg(feature = "host")]
 pub mod packages;
+#[cfg(feature = "host")]
 pub mod plan;
+#[cfg(feature = "host")]
 pub mod render;
+#[cfg(feature = "host")]
 pub mod report;
+#[cfg(feature = "host")]
 pub mod results;
+#[cfg(feature = "host")]
 pub mod run;
+#[cfg(feature = "host")]
 pub mod seed;
+#[cfg(feature = "host")]
 pub mod splat;
+#[cfg(feature = "host")]
 pub mod tree;
+#[cfg(feature = "host")]
 pub mod verdict;

@@ -175,7 +175,7 @@ impl Seen {
             renderer.show(&event);
             match event {
                 Event::KernelReady { kernel, .. } => self.kernels.push(kernel),
-                Event::Accelerator(accel) => self.accel = Some(accel),
+                Event::Accelerator { accel, .. } => self.accel = Some(accel),
                 Event::Judged { index, result, .. } => self.cases[index] = Some(result),
                 Event::Interrupted { signal } => {
                     self.signal = Some(signal);

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A whole run, from plan to report, on VMs that misbehave in every way that VMs do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nlring_cases::{Case, Group, Kernel, Setting, Topology};
+use nlring_channel::{Outcome, Status};
+use nlring_harness::case_run::{Errand, Guest, Hypervisor};
+use nlring_harness::error::Error;
+use nlring_harness::event::Event;
+use nlring_harness::plan::{Candidate, Partition, Request, plan};
+use nlring_harness::render::Renderer;
+use nlring_harness::report::Report;
+use nlring_harness::results::Results;
+use nlring_harness::run::Run;
+use nlring_harness::verdict::Verdict;
+
+const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
+const WARNING: &str =
+    "[    1.000000] WARNING: CPU: 0 PID: 9 at net/netlink/ring.c:7 ring_take+0x1/0x2\n";
+
+/// VMs that do what the name of the case says.
+struct Puppets;
+
+struct Puppet {
+    console: std::path::PathBuf,
+    name: String,
+}
+
+impl Hypervisor for Puppets {
+    fn boot(&self, kernel: &str, _: Topology, console: &Path) -> Result<Box<dyn Guest>, String> {
+        if kernel == "dead" {
+            fs::write(console, "SeaBIOS\n").unwrap();
+            return Err(String::from(
+                "cannot boot kernel dead: no word from the guest",
+            ));
+        }
+        fs::write(console, BANNER).unwrap();
+        Ok(Box::new(Puppet {
+            console: console.to_owned(),
+            name: String::new(),
+        }))
+    }
+
+    fn patience(&self) -> u32 {
+        5
+    }
+}
+
+impl Puppet {
+    fn log(&self, line: &str) {
+        let log = fs::read_to_string(&self.console).unwrap();
+        fs::write(&self.console, log + line).unwrap();
+    }
+}
+
+impl Guest for Puppet {
+    fn run(
+        &mut self,
+        errand: &Errand<'_>,
+        on_note: &mut dyn FnMut(&str),
+    ) -> Result<Outcome, String> {
+        errand.name.clone_into(&mut self.name);
+        assert_eq!(
+            (errand.patience, errand.deadline),
+            (5, Duration::from_secs(10))
+        );
+        on_note("half way");
+        let status = match errand.name {
+            "says_fail" => Status::Fail,
+            "says_skip" => Status::Skip,
+            "is_lost" | "is_lost_to_a_splat" => {
+                if errand.name.ends_with("splat") {
+                    self.log(WARNING);
+                }
+                return Err(String::from("lost the VM: QEMU ended"));
+            }
+            "warns" | "warns_as_announced" => {
+                self.log(WARNING);
+                Status::Pass
+            }
+            "loses_its_log" => {
+                fs::remove_file(&self.console).unwrap();
+                Status::Pass
+            }
+            _ => Status::Pass,
+        };
+        let detail = format!("{} said\nso", errand.name);
+        Ok(Outcome {
+            status,
+            detail,
+            evidence: vec![format!("seed {}", errand.seed)],
+        })
+    }
+
+    fn power_off(self: Box<Self>) -> Result<(), String> {
+        match self.name.as_str() {
+            "never_powers_off" => Err(String::from("QEMU did not end")),
+            "warns_at_power_off" => {
+                self.log(WARNING);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static str>) -> Case {
+    let run = |_: &mut Setting| -> anyhow::Result<()> { unreachable!("cases run in guests") };
+    let deadline = Duration::from_secs(2);
+    Case {
+        name,
+        group: Group::Ordering,
+        topology: Topology::None,
+        kernel,
+        deadline,
+        expects_splat,
+        run,
+    }
+}
+
+static CASES: [Case; 13] = [
+    case("says_pass", Kernel::Ringed, None),
+    case("says_fail", Kernel::Ringed, None),
+    case("says_skip", Kernel::Ringed, None),
+    case("is_lost", Kernel::Ringed, None),
+    case("is_lost_to_a_splat", Kernel::Ringed, None),
+    case("warns", Kernel::Ringed, None),
+    case("warns_as_announced", Kernel::Ringed, Some("ring_take")),
+    case(
+        "announces_and_does_not_warn",
+        Kernel::Ringed,
+        Some("ring_take"),
+    ),
+    case("loses_its_log", Kernel::Ringed, None),
+    case("never_powers_off", Kernel::Ringed, None),
+    case("warns_at_power_off", Kernel::Ringed, None),
+    case("never_boots", Kernel::Plain, None),
+    case("says_pass_too", Kernel::Any, None),
+];
+
+/// Keeps the names of what it is shown.
+#[derive(Default)]
+struct Recorder(Vec<String>);
+
+impl Renderer for Recorder {
+    fn show(&mut self, event: &Event) {
+        let text = format!("{event:?}");
+        self.0.push(
+            text.split([' ', '(', '{'])
+                .next()
+                .unwrap_or_default()
+                .to_owned(),
+        );
+    }
+}
+
+fn matrix() -> Vec<Candidate> {
+    let candidate = |name: &str, ringed| Candidate {
+        name: name.to_owned(),
+        ringed,
+    };
+    vec![candidate("6.1", true), candidate("dead", false)]
+}
+
+fn request(filters: &[String]) -> Request<'_> {
+    Request {
+        filters,
+        group: None,
+        kernel: None,
+        partition: None,
+        seed: 9,
+        repeat: 1,
+    }
+}
+
+fn run(request: &Request<'_>, jobs: usize, report: &Path) -> (Results, Recorder) {
+    let plan = plan(&CASES, &matrix(), request).unwrap();
+    let mut recorder = Recorder::default();
+    let run = Run {
+        plan,
+        seed: request.seed,
+        jobs,
+        report: Report::open(report).unwrap(),
+    };
+    let results = run
+        .carry_out(
+            |_: &[String], _: &mut dyn FnMut(Event)| Ok(Box::new(Puppets) as Box<dyn Hypervisor>),
+            &mut recorder,
+        )
+        .unwrap();
+    (results, recorder)
+}
+
+#[test]
+fn every_way_of_a_vm_has_its_verdict_in_the_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let (results, _) = run(&request(&[]), 3, directory.path());
+    let verdicts: BTreeMap<&str, Verdict> = results
+        .cases
+        .iter()
+        .map(|case| (case.name.as_str(), case.verdict))
+        .collect();
+    let expected = [
+        ("announces_and_does_not_warn", Verdict::Fail),
+        ("is_lost", Verdict::Infra),
+        ("is_lost_to_a_splat", Verdict::Fail),
+        ("loses_its_log", Verdict::Infra),
+        ("never_boots", Verdict::Infra),
+        ("never_powers_off", Verdict::Infra),
+        ("says_fail", Verdict::Fail),
+        ("says_pass", Verdict::Pass),
+        ("says_pass_too", Verdict::Pass),
+        ("says_skip", Verdict::Skip),
+        ("warns", Verdict::Fail),
+        ("warns_as_announced", Verdict::Pass),
+        ("warns_at_power_off", Verdict::Fail),
+    ];
+    assert_eq!(
+        verdicts.into_iter().collect::<Vec<_>>(),
+        expected,
+        "{results:#?}"
+    );
+    let order: Vec<&str> = results
+        .cases
+        .iter()
+        .map(|case| case.name.as_str())
+        .collect();
+    assert_eq!(
+        order,
+        CASES.map(|case| case.name),
+        "the order of the plan, whoever was first"
+    );
+
+    for case in &results.cases {
+        assert!(!case.detail.contains('\n'), "{case:?}");
+        let folder = directory.path().join(&case.name);
+        assert!(folder.join("outcome.json").is_file(), "{case:?}");
+        let again = case
+            .evidence
+            .iter()
+            .any(|line| line.contains(&format!("run {} --kernel", case.name)));
+        assert_eq!(
+            again,
+            matches!(case.verdict, Verdict::Fail | Verdict::Infra),
+            "{case:?}"
+        );
+        assert_eq!(
+            case.start_ms.is_none(),
+            case.name == "never_boots",
+            "{case:?}"
+        );
+    }
+    let written = fs::read_to_string(directory.path().join("results.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Results>(&written).unwrap(), results);
+    assert_eq!(results.totals.exit_status(), 1);
+}
+
+#[test]
+fn a_run_is_told_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let filters = [String::from("says_pass_too")];
+    let (_, recorder) = run(&request(&filters), 1, directory.path());
+    assert_eq!(
+        recorder.0,
+        ["Planned", "Started", "Ready", "Note", "Judged", "Reported"]
+    );
+}
+
+#[test]
+fn a_plan_of_skips_prepares_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let filters = [String::from("says_pass")];
+    let asked = Request {
+        kernel: Some("dead"),
+        partition: "1/2".parse::<Partition>().ok(),
+        ..request(&filters)
+    };
+    let plan = plan(&CASES, &matrix(), &asked).unwrap();
+    let run = Run {
+        plan,
+        seed: 9,
+        jobs: 1,
+        report: Report::open(directory.path()).unwrap(),
+    };
+    let prepare = |_: &[String], _: &mut dyn FnMut(Event)| -> Result<Box<dyn Hypervisor>, Error> {
+        panic!("nothing needs a VM")
+    };
+    let results = run.carry_out(prepare, &mut Recorder::default()).unwrap();
+    assert_eq!((results.totals.skip, results.totals.exit_status()), (1, 0));
+    assert!(
+        results.cases[0]
+            .detail
+            .contains("needs a kernel with memory-mapped netlink")
+    );
+}
+
+#[test]
+fn repetitions_get_seeds_and_folders_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let filters = [String::from("says_fail")];
+    let (results, _) = run(
+        &Request {
+            repeat: 3,
+            ..request(&filters)
+        },
+        2,
+        directory.path(),
+    );
+    let mut seeds: Vec<u64> = results.cases.iter().map(|case| case.seed).collect();
+    seeds.dedup();
+    assert_eq!(seeds.len(), 3);
+    for (folder, case) in ["says_fail", "says_fail.2", "says_fail.3"]
+        .iter()
+        .zip(&results.cases)
+    {
+        let outcome =
+            fs::read_to_string(directory.path().join(folder).join("outcome.json")).unwrap();
+        assert!(
+            outcome.contains(&format!("\"seed\": {}", case.seed)),
+            "{folder}"
+        );
+        assert!(case.evidence.contains(&format!("seed {}", case.seed)));
+    }
+}
+
+#[test]
+fn an_older_runs_evidence_is_not_taken_for_this_ones() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir_all(directory.path().join("says_pass_too")).unwrap();
+    let stale = directory.path().join("says_pass_too/old.pcap");
+    fs::write(&stale, "").unwrap();
+    let filters = [String::from("says_pass_too")];
+    run(&request(&filters), 1, directory.path());
+    assert!(!stale.exists());
+}
+
+#[test]
+fn what_cannot_be_prepared_is_an_error_and_leaves_no_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = plan(&CASES, &matrix(), &request(&[])).unwrap();
+    let run = Run {
+        plan,
+        seed: 9,
+        jobs: 1,
+        report: Report::open(directory.path()).unwrap(),
+    };
+    let begun = Instant::now();
+    let prepare = |_: &[String], _: &mut dyn FnMut(Event)| -> Result<Box<dyn Hypervisor>, Error> {
+        Err(Error::NothingSelected(String::from("this")))
+    };
+    let error = run
+        .carry_out(prepare, &mut Recorder::default())
+        .unwrap_err();
+    assert!(matches!(error, Error::NothingSelected(_)) && begun.elapsed() < Duration::from_secs(5));
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Renderer;
 use crate::event::{Event, KernelStep};
 use crate::interrupt;
-use crate::results::CaseResult;
+use crate::results::{Accel, CaseResult};
 use crate::verdict::Verdict;
 
 /// How often a build says how far it is.
@@ -69,11 +69,7 @@ impl<W: Write> Renderer for Lines<W> {
                 )),
             },
             Event::GuestBinary => self.say("guest binary: building"),
-            Event::Probe(line) => self.say(format_args!("accelerator: {line}")),
-            Event::Accelerator(accel) => self.say(format_args!(
-                "accelerator: {} ({})",
-                accel.name, accel.reason
-            )),
+            Event::Accelerator { accel, is_news } => self.say(accelerator(accel, *is_news)),
             Event::Started { .. } | Event::Ready { .. } | Event::Note { .. } => {}
             Event::Judged { result, again, .. } => {
                 for line in judged(result, again) {
@@ -107,6 +103,15 @@ pub fn planned(cases: usize, kernels: &[String], seed: u64) -> String {
     };
     let noun = if cases == 1 { "case" } else { "cases" };
     format!("{cases} {noun}{on}, seed {seed}")
+}
+
+/// What the VMs run on; why, when that is news.
+pub fn accelerator(accel: &Accel, is_news: bool) -> String {
+    if is_news {
+        format!("accelerator: {} ({})", accel.name, accel.reason)
+    } else {
+        format!("accelerator: {}", accel.name)
+    }
 }
 
 /// A verdict, with what a person needs to go on where it is not a pass.
@@ -152,7 +157,7 @@ pub fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::{Accel, Results, Totals};
+    use crate::results::{Results, Totals};
 
     fn shown(events: &[Event]) -> String {
         let mut bytes = Vec::new();
@@ -207,10 +212,13 @@ mod tests {
                     what: String::new(),
                 },
             },
-            Event::Accelerator(Accel {
-                name: String::from("tcg"),
-                reason: String::from("no kvm"),
-            }),
+            Event::Accelerator {
+                accel: Accel {
+                    name: String::from("tcg"),
+                    reason: String::from("no kvm"),
+                },
+                is_news: true,
+            },
             judged(&cases[0]),
             judged(&cases[1]),
             Event::Reported {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Renderer;
-use super::lines::{judged, planned, seconds};
+use super::lines::{accelerator, judged, planned, seconds};
 use super::table::table;
 use crate::event::{Event, KernelStep};
 use crate::interrupt;
@@ -123,10 +123,9 @@ impl Renderer for Terminal {
                 self.say(format!("kernel {}: {} {how}", kernel.name, kernel.release));
             }
             Event::GuestBinary => self.step().set_message("building the guest binary"),
-            Event::Probe(line) => self.step().set_message(format!("accelerator: {line}")),
-            Event::Accelerator(accel) => {
+            Event::Accelerator { accel, is_news } => {
                 self.end_step();
-                self.say(format!("accelerator: {} ({})", accel.name, accel.reason));
+                self.say(accelerator(accel, *is_news));
             }
             Event::Started { index, name } => {
                 self.end_step();
