@@ -90,7 +90,9 @@ pub(crate) struct Execution(pub(crate) Name);
 impl Part for Execution {
     fn host(&self) -> Vec<OsString> {
         match self.0 {
-            Name::Kvm => words(["-accel", "kvm", "-cpu", "host"]),
+            // Without arch-capabilities, which only lists cures: KVM inside a VM can offer that register
+            // and then refuse it, and QEMU gives up over it.
+            Name::Kvm => words(["-accel", "kvm", "-cpu", "host,-arch-capabilities"]),
             Name::Tcg => words(["-accel", "tcg,thread=multi", "-cpu", "max"]),
         }
     }

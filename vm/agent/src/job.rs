@@ -295,7 +295,8 @@ mod tests {
             evidence: vec!["e".into()],
         };
         write_frame(&mut frame, &passed).unwrap();
-        let octal: String = frame.iter().map(|byte| format!("\\{byte:03o}")).collect();
+        let octal: Vec<_> = frame.iter().map(|byte| format!("{byte:03o}")).collect();
+        let octal = format!("\\{}", octal.join("\\"));
         let say = format!("printf '{octal}' >&0");
         assert_eq!(watch(shell(&say), &job(10_000)).unwrap(), passed);
         let crashed = watch(shell(&format!("{say}; kill -ABRT $$")), &job(10_000)).unwrap();

@@ -51,8 +51,12 @@ impl Make {
         self.run(target, 1, |_| ())
     }
 
-    /// Builds vmlinux and returns how many steps that took; `total` is what is expected.
-    pub(super) fn vmlinux(&self, total: u64, on: &mut dyn FnMut(Event)) -> Result<u64, VmError> {
+    /// Builds vmlinux and returns how many steps that took; `expected` is `None` where nobody knows.
+    pub(super) fn vmlinux(
+        &self,
+        expected: Option<u64>,
+        on: &mut dyn FnMut(Event),
+    ) -> Result<u64, VmError> {
         on(Event::Phase(Phase::Compile));
         let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut done = 0;
@@ -61,7 +65,7 @@ impl Make {
                 done += 1;
                 on(Event::Steps {
                     done,
-                    total: total.max(done),
+                    total: expected.map_or(0, |total| total.max(done)),
                     what: what.to_owned(),
                 });
             }
@@ -131,6 +135,10 @@ impl Make {
                 doing: format!("building kernel {}", self.kernel),
                 path: self.out.clone(),
             });
+        }
+        if status.code().is_none() {
+            let source = std::io::Error::other(format!("make ended by {status}; build again"));
+            return Err(VmError::io("cannot finish building in", &self.out)(source));
         }
         let reason = failure
             .first
@@ -222,8 +230,13 @@ mod tests {
         let (_directory, make) =
             make("vmlinux:\n\t@echo '  CC      a.o'; echo talk; echo '  LD      vmlinux'\n");
         let mut seen = Vec::new();
+        make.vmlinux(None, &mut |event| match event {
+            Event::Steps { total, .. } => assert_eq!(total, 0),
+            other => assert_eq!(other, Event::Phase(Phase::Compile)),
+        })
+        .unwrap();
         let taken = make
-            .vmlinux(1, &mut |event| seen.push(format!("{event:?}")))
+            .vmlinux(Some(1), &mut |event| seen.push(format!("{event:?}")))
             .unwrap();
         assert_eq!(taken, 2);
         assert!(
@@ -237,7 +250,7 @@ mod tests {
         let (directory, make) = make(
             "vmlinux:\n\t@echo 'net/ring.c:7:1: error: expected a ring' >&2; echo 'b.c:1:1: error: later' >&2; exit 1\n",
         );
-        let error = make.vmlinux(1, &mut |_| ()).unwrap_err();
+        let error = make.vmlinux(Some(1), &mut |_| ()).unwrap_err();
         let log = directory.path().join("log");
         let expected = format!(
             "cannot build kernel 6.1: net/ring.c:7:1: error: expected a ring; full log: {}",
@@ -256,7 +269,7 @@ mod tests {
         let (_directory, make) =
             make("vmlinux:\n\t@echo 'as: x.o: No space left on device' >&2; exit 1\n");
         assert!(
-            make.vmlinux(1, &mut |_| ())
+            make.vmlinux(Some(1), &mut |_| ())
                 .unwrap_err()
                 .to_string()
                 .starts_with("no space left on the device")

@@ -7,20 +7,20 @@
 
 mod compile;
 mod configure;
+mod out_directory;
 mod series;
 mod source;
 mod store;
 pub(crate) mod toolchain;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{remove_tree, write_whole};
 use crate::digest::{self, Key};
 use crate::matrix::Entry;
 use crate::{Cache, VmError};
 use compile::Make;
 use configure::Fragment;
+use out_directory::OutDirectory;
 use series::Series;
 use source::Identity;
 
@@ -53,7 +53,8 @@ pub enum Event {
     Steps {
         /// Steps done.
         done: u64,
-        /// Steps expected in all, never less than `done`.
+        /// Steps expected in all, never less than `done`; 0 where it cannot be known, which is when
+        /// make goes on from what an earlier build left.
         total: u64,
         /// The step just begun: `CC net/netlink/ring.o`.
         what: String,
@@ -165,11 +166,12 @@ pub fn build(
         .bring(base, &pristine, &work, scratch.path())?;
 
     on(Event::Phase(Phase::Configure));
-    let out = OutDirectory::open(cache, &recipe, entry)?;
+    let out = OutDirectory::open(cache, &recipe.identity.id, &entry.name, &recipe.compiler)?;
     let log = cache.place("log", &format!("{}.log", entry.name))?;
-    let make = Make::new(&entry.name, work, out.path.clone(), log)?;
-    let config = configure::configure(&make, &recipe.fragments)?;
-    let steps = make.vmlinux(out.steps(entry), on)?;
+    let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
+    let outcome = configure::configure(&make, &recipe.fragments)
+        .and_then(|config| Ok((config, make.vmlinux(out.steps(entry.steps), on)?)));
+    let (config, steps) = outcome.map_err(|error| out.fail(error))?;
     out.close(steps)?;
 
     on(Event::Phase(Phase::Store));
@@ -188,40 +190,4 @@ pub fn build(
         reason: "the result changed while it was stored; build again".into(),
         log: cache.root().join("log"),
     })
-}
-
-/// make's output directory of one kernel.
-struct OutDirectory {
-    path: PathBuf,
-    fresh: bool,
-}
-
-impl OutDirectory {
-    /// Opens it for a build. One that an earlier build did not close is in an unknown state (make
-    /// believes in half-written objects), and so is one of another compiler: both start afresh.
-    fn open(cache: &Cache, recipe: &Recipe, entry: &Entry) -> Result<Self, VmError> {
-        let path = cache.place("out", &format!("{}-{}", recipe.identity.id, entry.name))?;
-        let compiler = fs::read_to_string(path.join(".compiler")).ok();
-        let usable =
-            !path.join(".building").exists() && compiler.as_deref() == Some(&recipe.compiler);
-        if !usable {
-            remove_tree(&path)?;
-            fs::create_dir(&path).map_err(VmError::io("cannot make", &path))?;
-        }
-        write_whole(&path.join(".building"), b"")?;
-        write_whole(&path.join(".compiler"), recipe.compiler.as_bytes())?;
-        Ok(Self {
-            path,
-            fresh: !usable,
-        })
-    }
-
-    fn steps(&self, entry: &Entry) -> u64 {
-        if self.fresh { entry.steps } else { 0 }
-    }
-
-    fn close(&self, _steps: u64) -> Result<(), VmError> {
-        let mark = self.path.join(".building");
-        fs::remove_file(&mark).map_err(VmError::io("cannot remove", &mark))
-    }
 }
