@@ -114,10 +114,10 @@ struct RunArguments {
     json: bool,
 }
 
-/// As many VMs as there are pairs of CPUs, as each has two.
+/// As many VMs as there are CPUs, although each has two: a guest boots on one, and seldom keeps both busy
+/// (measured on 2 CPUs under TCG: two at once take two thirds of the time of one after the other).
 fn default_jobs() -> NonZeroUsize {
-    let cpus = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    NonZeroUsize::new(cpus.div_ceil(2)).unwrap_or(NonZeroUsize::MIN)
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 impl Cli {

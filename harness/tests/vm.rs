@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `cargo test --features vm`: every case as a test of its own, the way `nlring run` runs it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -16,7 +17,8 @@ use nlring_harness::results::CaseResult;
 use nlring_harness::tree::Tree;
 use nlring_harness::verdict::Verdict;
 
-/// Where the VMs come from and where their evidence goes: made by the first case that needs it.
+/// Where the VMs of one kernel come from and where their evidence goes: made by the first case that
+/// needs it, so that a filter that leaves a kernel out does not build it.
 struct Ground {
     lab: Lab,
     report: PathBuf,
@@ -34,21 +36,23 @@ fn main() {
             std::process::exit(i32::from(error.exit_status()));
         }
     };
-    let mut kernels: Vec<String> = plan
-        .iter()
-        .filter_map(Planned::kernel)
-        .map(str::to_owned)
-        .collect();
-    kernels.sort();
-    kernels.dedup();
-    let ground: Shared = Arc::new(LazyLock::new(Box::new(move || prepare(&tree, &kernels))));
-    let trials = plan.into_iter().map(|planned| {
-        let ground = Arc::clone(&ground);
-        Trial::test(plan::full_name(planned.case), move || {
-            run(&ground, &planned)
+    let mut grounds: BTreeMap<String, Shared> = BTreeMap::new();
+    let trials: Vec<Trial> = plan
+        .into_iter()
+        .map(|planned| {
+            let ground = planned.kernel().map(|kernel| {
+                let ground = grounds.entry(kernel.to_owned()).or_insert_with(|| {
+                    let (tree, kernel) = (tree.clone(), kernel.to_owned());
+                    Arc::new(LazyLock::new(Box::new(move || prepare(&tree, kernel))))
+                });
+                Arc::clone(ground)
+            });
+            Trial::test(plan::full_name(planned.case), move || {
+                run(ground.as_ref(), &planned)
+            })
         })
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit();
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
@@ -65,24 +69,23 @@ fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
     Ok((tree, plan))
 }
 
-fn prepare(tree: &Tree, kernels: &[String]) -> Result<Ground, Error> {
+fn prepare(tree: &Tree, kernel: String) -> Result<Ground, Error> {
     let report = Report::open(&tree.default_report().join("cargo-test"))?;
     let mut lines = Lines::new(std::io::stderr());
-    let lab = Lab::prepare(tree, kernels, &mut |event: Event| lines.show(&event))?;
+    let lab = Lab::prepare(tree, &[kernel], &mut |event: Event| lines.show(&event))?;
     Ok(Ground {
         lab,
         report: report.directory().to_owned(),
     })
 }
 
-fn run(ground: &Shared, planned: &Planned) -> Result<(), Failed> {
-    if let Place::Nowhere { requirement, .. } = &planned.place {
-        eprintln!("skip: {}: {requirement}", planned.case.name);
+fn run(ground: Option<&Shared>, planned: &Planned) -> Result<(), Failed> {
+    let (Some(ground), Place::On(_)) = (ground, &planned.place) else {
+        eprintln!("skip: {}: {:?}", planned.case.name, planned.place);
         return Ok(());
-    }
-    let Ground { lab, report } = LazyLock::force(ground)
-        .as_ref()
-        .map_err(|error| format!("infra: {error}"))?;
+    };
+    let ground = LazyLock::force(ground).as_ref();
+    let Ground { lab, report } = ground.map_err(|error| format!("infra: {error}"))?;
     let result = perform(lab, planned, report, &mut |_| {});
     match result.verdict {
         Verdict::Pass => Ok(()),
