@@ -67,7 +67,7 @@ impl Drop for Words {
 #[derive(Debug)]
 pub(crate) struct Scribbler {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<u64>,
+    thread: Option<JoinHandle<u64>>,
 }
 
 impl Scribbler {
@@ -141,14 +141,27 @@ impl Scribbler {
             let _ = pin(1);
             scribble(&asked)
         });
-        Self { stop, thread }
+        Self {
+            stop,
+            thread: Some(thread),
+        }
     }
 
     /// Stops it, and tells how many words it wrote.
-    pub(crate) fn finish(self) -> anyhow::Result<u64> {
+    pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
+        self.stop().unwrap_or(Ok(0))
+    }
+
+    fn stop(&mut self) -> Option<anyhow::Result<u64>> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the scribbler panicked"))
+        let ended = self.thread.take()?.join();
+        Some(ended.map_err(|_| anyhow::anyhow!("the scribbler panicked")))
+    }
+}
+
+/// Its mapping would keep the socket, and with it the queue, alive.
+impl Drop for Scribbler {
+    fn drop(&mut self) {
+        let _ = self.stop();
     }
 }
