@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use cpio::newc::{self, trailer};
 
@@ -18,7 +19,10 @@ use crate::libraries::needed;
 use crate::{Cache, VmError};
 
 /// Changed whenever the same inputs are packed in another way.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
+
+/// How long one stays that nobody asks for.
+const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The guest program's name in the guest.
 const INIT: &str = "init";
@@ -42,7 +46,12 @@ pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
             .part(digest::of_file_remembered(cache, path)?);
     }
     let place = cache.place("initramfs", &format!("{}.cpio", key.finish()))?;
-    if place.is_file() {
+    if File::options()
+        .append(true)
+        .open(&place)
+        .and_then(|file| file.set_modified(SystemTime::now()))
+        .is_ok()
+    {
         return Ok(place);
     }
     let directory = place.parent().expect("a file in the cache");
@@ -59,7 +68,7 @@ pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
             BufWriter::with_capacity(1 << 18, file.as_file_mut()),
         )?;
         file.persist(&place)?;
-        Ok(())
+        prune(directory)
     };
     write().map_err(VmError::io("cannot pack the initramfs", &place))?;
     Ok(place)
@@ -150,19 +159,18 @@ fn archive(files: &BTreeMap<String, PathBuf>, mut output: impl Write) -> io::Res
     output.flush()
 }
 
-/// Removes the initramfs files of earlier guests, except `keep`; each is of some 20 MB.
-///
-/// # Errors
-/// One of them cannot be removed.
-pub fn prune(cache: &Cache, keep: &Path) -> Result<(), VmError> {
-    let directory = cache.place("initramfs", "")?;
-    for entry in fs::read_dir(&directory)
-        .map_err(VmError::io("cannot list", &directory))?
-        .flatten()
-    {
-        let path = entry.path();
-        if path != keep {
-            fs::remove_file(&path).map_err(VmError::io("cannot remove", &path))?;
+/// Removes what no guest has been booted from for [`KEEP`]; each is of some 10 MB. What is in use now
+/// was stamped when it was found.
+fn prune(directory: &Path) -> io::Result<()> {
+    let now = SystemTime::now();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        // Another process may be pruning too.
+        let Ok(stamped) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else {
+            continue;
+        };
+        if now.duration_since(stamped).is_ok_and(|age| age > KEEP) {
+            let _ = fs::remove_file(&path);
         }
     }
     Ok(())
@@ -215,6 +223,18 @@ mod tests {
         ] {
             assert!(above(line).is_some(), "no {line} in {seen:?}");
         }
+    }
+
+    #[test]
+    fn only_what_nobody_asked_for_in_a_week_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, days) in [("new", 6), ("old", 8)] {
+            let file = File::create(directory.path().join(name)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600))
+                .unwrap();
+        }
+        prune(directory.path()).unwrap();
+        assert!(directory.path().join("new").exists() && !directory.path().join("old").exists());
     }
 
     #[test]
