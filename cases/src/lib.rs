@@ -25,6 +25,7 @@ mod rules;
 mod scribbler;
 mod setup;
 mod stamp;
+mod tap;
 mod traffic;
 
 pub use case::{Case, Group, Kernel, Setting, Topology, Unmet};

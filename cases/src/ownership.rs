@@ -19,7 +19,7 @@ use crate::nfqueue::Verdict;
 use crate::rules::Rules;
 use crate::scribbler::Scribbler;
 use crate::traffic::{self, Burst, Flow, OTHER_PORT, PORT, Window, warm_up};
-use crate::{Case, Group, Kernel, Setting, Topology, option};
+use crate::{Case, Group, Kernel, Setting, Topology, option, tap};
 
 pub(crate) const CASES: &[Case] = &[
     Case {
@@ -66,6 +66,15 @@ pub(crate) const CASES: &[Case] = &[
         deadline: Duration::from_secs(10),
         expects_splat: None,
         run: a_killed_consumer_leaves_other_sockets_working,
+    },
+    Case {
+        name: "a_tap_hears_what_a_ring_receives",
+        group: Group::Ownership,
+        topology: Topology::Pairs(1),
+        kernel: Kernel::Ringed,
+        deadline: Duration::from_secs(5),
+        expects_splat: None,
+        run: tap::a_tap_hears_what_a_ring_receives,
     },
     Case {
         name: "a_mapped_ring_cannot_be_replaced",
