@@ -12,6 +12,7 @@ use crate::plan::{Place, Planned, group_word};
 use crate::report;
 use crate::results::CaseResult;
 use crate::splat::Scan;
+use crate::unknown_case;
 use crate::verdict::{Testimony, Verdict, judge};
 
 /// What gives VMs: `nlring-vm` in earnest, a puppet in tests. Errors are the one line why there is none.
@@ -163,6 +164,9 @@ fn hear(
         patience,
     };
     let outcome = match guest.run(&errand, on_note) {
+        Ok(outcome) if unknown_case::is_told_by(&outcome) => {
+            return Testimony::Lost(outcome.detail);
+        }
         Ok(outcome) => outcome,
         Err(why) => return Testimony::Lost(why),
     };

@@ -94,7 +94,7 @@ pub enum KernelStep {
     Progress {
         /// Steps done.
         done: u64,
-        /// Steps in all.
+        /// Steps in all; 0 if that is not known.
         total: u64,
         /// The step at hand.
         what: String,

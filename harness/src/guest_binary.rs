@@ -42,7 +42,8 @@ pub fn ensure(tree: &Tree, building: impl FnOnce()) -> Result<PathBuf, Error> {
     Ok(binary)
 }
 
-/// Whether every source that the last build used is older than it.
+/// Whether the last build was of this tree (a target directory may be shared), and every source that it
+/// used is older than it.
 fn is_fresh(root: &Path, dep_info: &Path, stamp: &Path) -> bool {
     let modified = |path: &Path| {
         fs::metadata(path)
@@ -52,11 +53,17 @@ fn is_fresh(root: &Path, dep_info: &Path, stamp: &Path) -> bool {
     let (Some(built), Ok(text)) = (modified(stamp), fs::read_to_string(dep_info)) else {
         return false;
     };
+    let Ok(real_root) = root.canonicalize() else {
+        return false;
+    };
+    let sources = sources(&text);
     let manifests = MANIFESTS.iter().map(|name| root.join(name));
-    sources(&text)
-        .into_iter()
-        .chain(manifests)
-        .all(|path| modified(&path).is_some_and(|time| time < built))
+    !sources.is_empty()
+        && sources.iter().all(|path| path.starts_with(&real_root))
+        && sources
+            .into_iter()
+            .chain(manifests)
+            .all(|path| modified(&path).is_some_and(|time| time < built))
 }
 
 /// The files that cargo's dep-info names: `binary: source source…`, blanks in names escaped.
@@ -151,7 +158,7 @@ mod tests {
     #[test]
     fn a_source_that_is_newer_or_gone_makes_it_stale() {
         let directory = tempfile::tempdir().unwrap();
-        let root = directory.path();
+        let root = &directory.path().canonicalize().unwrap();
         let age = |name: &str, seconds: u64| {
             let path = root.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -174,5 +181,19 @@ mod tests {
         fs::remove_file(&source).unwrap();
         assert!(!is_fresh(root, &dep_info, &stamp));
         assert!(!is_fresh(root, &root.join("none.d"), &stamp));
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        elsewhere
+            .as_file()
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .unwrap();
+        fs::write(
+            &dep_info,
+            format!("guest: {}\n", elsewhere.path().display()),
+        )
+        .unwrap();
+        assert!(
+            !is_fresh(root, &dep_info, &stamp),
+            "a build of another tree"
+        );
     }
 }

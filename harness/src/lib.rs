@@ -6,8 +6,8 @@
 //! way is an [`event::Event`]; everything that a person sees ([`render`]) or keeps ([`report`]) is made
 //! from events and from the one result model ([`results`]).
 //!
-//! All of it is for the host; the guest binary of this package is built without the feature `host`, and
-//! needs nothing from here.
+//! All of it but [`unknown_case`] is for the host; the guest binary of this package is built without the
+//! feature `host`.
 
 #[cfg(feature = "host")]
 pub mod case_run;
@@ -45,5 +45,6 @@ pub mod seed;
 pub mod splat;
 #[cfg(feature = "host")]
 pub mod tree;
+pub mod unknown_case;
 #[cfg(feature = "host")]
 pub mod verdict;

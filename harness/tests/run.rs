@@ -16,6 +16,7 @@ use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
 use nlring_harness::results::Results;
 use nlring_harness::run::Run;
+use nlring_harness::unknown_case;
 use nlring_harness::verdict::Verdict;
 
 const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
@@ -78,6 +79,7 @@ impl Guest for Puppet {
                 }
                 return Err(String::from("lost the VM: QEMU ended"));
             }
+            "is_unknown_to_the_guest" => return Ok(unknown_case::outcome(errand.name)),
             "warns" | "warns_as_announced" => {
                 self.log(WARNING);
                 Status::Pass
@@ -122,7 +124,8 @@ const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static
     }
 }
 
-static CASES: [Case; 13] = [
+static CASES: [Case; 14] = [
+    case("is_unknown_to_the_guest", Kernel::Ringed, None),
     case("says_pass", Kernel::Ringed, None),
     case("says_fail", Kernel::Ringed, None),
     case("says_skip", Kernel::Ringed, None),
@@ -208,6 +211,7 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
         ("announces_and_does_not_warn", Verdict::Fail),
         ("is_lost", Verdict::Infra),
         ("is_lost_to_a_splat", Verdict::Fail),
+        ("is_unknown_to_the_guest", Verdict::Infra),
         ("loses_its_log", Verdict::Infra),
         ("never_boots", Verdict::Infra),
         ("never_powers_off", Verdict::Infra),

@@ -3,6 +3,7 @@
 
 use nlring_cases::{Setting, Unmet, find};
 use nlring_channel::{Job, Outcome, Status};
+use nlring_harness::unknown_case;
 
 fn main() -> std::process::ExitCode {
     nlring_agent::main(run)
@@ -10,15 +11,7 @@ fn main() -> std::process::ExitCode {
 
 fn run(job: &Job) -> Outcome {
     let Some(case) = find(&job.name) else {
-        let detail = format!(
-            "the guest has no case {:?}; was it built from another tree than the harness?",
-            job.name
-        );
-        return Outcome {
-            status: Status::Fail,
-            detail,
-            evidence: Vec::new(),
-        };
+        return unknown_case::outcome(&job.name);
     };
     let mut setting = Setting::new(job.seed, job.patience);
     let (status, detail) = match (case.run)(&mut setting) {
@@ -28,9 +21,10 @@ fn run(job: &Job) -> Outcome {
             None => (Status::Fail, format!("{error:#}")),
         },
     };
+    let evidence = setting.evidence().to_vec();
     Outcome {
         status,
         detail,
-        evidence: setting.evidence().to_vec(),
+        evidence,
     }
 }

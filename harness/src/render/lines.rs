@@ -52,7 +52,10 @@ impl<W: Write> Renderer for Lines<W> {
                         .is_none_or(|last| last.elapsed() >= PROGRESS_EVERY)
                     {
                         self.progressed = Some(Instant::now());
-                        self.say(format_args!("kernel {name}: step {done} of {total}"));
+                        match total {
+                            0 => self.say(format_args!("kernel {name}: step {done}")),
+                            _ => self.say(format_args!("kernel {name}: step {done} of {total}")),
+                        }
                     }
                 }
             },

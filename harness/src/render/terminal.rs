@@ -79,6 +79,14 @@ impl Terminal {
                 bar.set_message(format!("kernel {name}: {phase}"));
             }
             KernelStep::Waiting(why) => bar.set_message(format!("kernel {name}: waiting, {why}")),
+            KernelStep::Progress {
+                done,
+                total: 0,
+                what,
+            } => {
+                bar.set_style(ProgressStyle::default_spinner());
+                bar.set_message(format!("kernel {name}: step {done}, {what}"));
+            }
             KernelStep::Progress { done, total, what } => {
                 bar.set_style(style(
                     "{bar:30} {percent:>3}%  {prefix}  {elapsed}, {eta} to go  {wide_msg}",
