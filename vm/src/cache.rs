@@ -7,7 +7,9 @@
 //! |---|---|
 //! | `base/<base>/` | unpacked source, never changed |
 //! | `work/<base>/` | the same, hard-linked, with the series in it |
-//! | `out/<base>-<kernel>/` | make's `O=` directory, kept for incremental builds |
+//! | `out/<base>/` | make's `O=` directory while a build is going on |
+//! | `out/<base>-<kernel>/` | the same between builds, to go on from |
+//! | `steps/<base>-<kernel>` | how many steps a build from nothing took |
 //! | `kernels/<key>/` | finished kernels |
 //! | `initramfs/<key>.cpio` | packed guests |
 //! | `accelerator/<key>.json` | what the probe found |

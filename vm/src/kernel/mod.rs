@@ -172,8 +172,6 @@ pub fn build(
     let outcome = configure::configure(&make, &recipe.fragments)
         .and_then(|config| Ok((config, make.vmlinux(out.steps(entry.steps), on)?)));
     let (config, steps) = outcome.map_err(|error| out.fail(error))?;
-    out.close(steps)?;
-
     on(Event::Phase(Phase::Store));
     let identity = store::Identity {
         name: entry.name.clone(),
@@ -184,7 +182,9 @@ pub fn build(
         compiler: recipe.compiler,
         vmlinux_sha256: digest::of_file(&make.out().join("vmlinux"))?,
     };
-    store::put(cache, &recipe.key, &identity, make.out())?;
+    let stored = store::put(cache, &recipe.key, &identity, make.out());
+    out.close(steps)?;
+    stored?;
     store::load(cache, &recipe.key)?.ok_or_else(|| VmError::Build {
         kernel: entry.name.clone(),
         reason: "the result changed while it was stored; build again".into(),

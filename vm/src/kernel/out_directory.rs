@@ -8,50 +8,54 @@ use std::process::Command;
 use crate::cache::{remove_tree, write_whole};
 use crate::{Cache, VmError};
 
-/// Stands in a directory while a build is going on in it. One that is found there was left by a
-/// build that was cut off or failed to say how it ended; make believes in half-written objects.
-const BUILDING: &str = ".building";
-
 /// The compiler that made the objects, in its own words.
 const COMPILER: &str = ".compiler";
 
-/// Opened for a build.
+/// Opened for a build. It is in a place that all kernels of a base share, one at a time, since tools
+/// that the build makes for itself, and with them all objects, are made again where it is moved.
+/// What is found in that place was left by a build that was cut off: make believes in half-written
+/// objects, so it is thrown away.
 #[derive(Debug)]
 pub(super) struct OutDirectory {
     path: PathBuf,
+    rest: PathBuf,
     count: PathBuf,
     fresh: bool,
 }
 
 impl OutDirectory {
-    /// Opens that of `kernel` over base `base`. If it is not there, or of no use, that of another
-    /// kernel over the same work tree is as good a start: make compares options one by one, so only
-    /// what depends on the difference is made again.
+    /// Opens that of `kernel` over base `base`; the caller holds the lock of the base. If it is not
+    /// there, or of no use, that of another kernel over the same work tree is as good a start: make
+    /// compares options one by one, so only what depends on the difference is made again.
     pub(super) fn open(
         cache: &Cache,
         base: &str,
         kernel: &str,
         compiler: &str,
     ) -> Result<Self, VmError> {
-        let path = cache.place("out", &format!("{base}-{kernel}"))?;
+        let path = cache.place("out", base)?;
+        let rest = cache.place("out", &format!("{base}-{kernel}"))?;
         let count = cache.place("steps", &format!("{base}-{kernel}"))?;
+        remove_tree(&path)?;
         let mut fresh = false;
-        if !usable(&path, compiler) {
-            remove_tree(&path)?;
-            let partial = path.with_extension("partial");
-            remove_tree(&partial)?;
-            if let Some(other) = sibling(&path, base, compiler)? {
-                copy(&other, &partial)?;
+        if usable(&rest, compiler) {
+            fs::rename(&rest, &path).map_err(VmError::io("cannot name", &path))?;
+        } else {
+            remove_tree(&rest)?;
+            if let Some(other) = sibling(&rest, base, compiler)? {
+                copy(&other, &path)?;
             } else {
                 fresh = true;
-                fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
+                fs::create_dir(&path).map_err(VmError::io("cannot make", &path))?;
+                write_whole(&path.join(COMPILER), compiler.as_bytes())?;
             }
-            write_whole(&partial.join(BUILDING), b"")?;
-            write_whole(&partial.join(COMPILER), compiler.as_bytes())?;
-            fs::rename(&partial, &path).map_err(VmError::io("cannot name", &path))?;
         }
-        write_whole(&path.join(BUILDING), b"")?;
-        Ok(Self { path, count, fresh })
+        Ok(Self {
+            path,
+            rest,
+            count,
+            fresh,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -70,27 +74,25 @@ impl OutDirectory {
         if self.fresh {
             write_whole(&self.count, steps.to_string().as_bytes())?;
         }
-        self.unmark()
+        self.keep()
     }
 
     /// The build has ended with `error`. If make has ended by itself it has removed what it could not
     /// finish, and the next build goes on from there: a typing error must not cost a build from nothing.
     pub(super) fn fail(&self, error: VmError) -> VmError {
         match error {
-            VmError::Build { .. } | VmError::Lacking { .. } => self.unmark().err().unwrap_or(error),
+            VmError::Build { .. } | VmError::Lacking { .. } => self.keep().err().unwrap_or(error),
             other => other,
         }
     }
 
-    fn unmark(&self) -> Result<(), VmError> {
-        let mark = self.path.join(BUILDING);
-        fs::remove_file(&mark).map_err(VmError::io("cannot remove", &mark))
+    fn keep(&self) -> Result<(), VmError> {
+        fs::rename(&self.path, &self.rest).map_err(VmError::io("cannot name", &self.rest))
     }
 }
 
 fn usable(path: &Path, compiler: &str) -> bool {
-    let same = fs::read_to_string(path.join(COMPILER)).is_ok_and(|made_by| made_by == compiler);
-    same && !path.join(BUILDING).exists()
+    fs::read_to_string(path.join(COMPILER)).is_ok_and(|made_by| made_by == compiler)
 }
 
 /// A finished directory over the same base, by the same compiler.
@@ -234,7 +236,7 @@ mod tests {
             (object(&off).as_deref(), off.steps(1950)),
             (Some("6.1"), None)
         );
-        // It is in the middle of its own build now, so nobody starts from it.
+        // That was not closed, so nobody starts from it.
         fs::remove_dir_all(cache.root().join("out/b-6.1")).unwrap();
         assert_eq!(
             object(&OutDirectory::open(&cache, "b", "third", "gcc 12").unwrap()),
