@@ -122,7 +122,7 @@ fn what_is_wrong_is_one_line_and_a_status() {
 }
 
 #[test]
-fn what_cannot_be_parsed_is_usage() {
+fn what_cannot_be_parsed_is_usage_and_one_line() {
     let machine = Machine::bare();
     let table: &[&[&str]] = &[
         &["run", "--frobnicate"],
@@ -133,8 +133,6 @@ fn what_cannot_be_parsed_is_usage() {
         &["run", "--seed", "-1"],
         &["run", "--seed", "9007199254740992"],
         &["run", "--partition", "3/2"],
-        &["kernel"],
-        &[],
     ];
     for arguments in table {
         let output = machine.nlring(arguments);
@@ -145,6 +143,27 @@ fn what_cannot_be_parsed_is_usage() {
             story(arguments, &output)
         );
         assert!(output.stdout.is_empty(), "{}", story(arguments, &output));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.lines().count(), 1, "{}", story(arguments, &output));
+        assert!(
+            errors.starts_with("nlring: "),
+            "{}",
+            story(arguments, &output)
+        );
+    }
+}
+
+#[test]
+fn without_a_subcommand_the_help_is_shown() {
+    let machine = Machine::bare();
+    for arguments in [&[][..], &["kernel"]] {
+        let output = machine.nlring(arguments);
+        let story = story(arguments, &output);
+        assert_eq!(output.status.code(), Some(2), "{story}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("Usage:"),
+            "{story}"
+        );
     }
 }
 
