@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The reader's rules against a kernel whose steps the test takes.
+
+use super::*;
+use crate::Geometry;
+
+const FRAMES: u32 = 8;
+
+/// A ring of eight frames of 2 KiB, and the two sides of it.
+struct Bench {
+    ring: Mapping,
+    reader: Reader,
+    /// The kernel's head.
+    head: u32,
+}
+
+impl Bench {
+    fn new(ordered: bool) -> Self {
+        let geometry = Geometry::from_request(4096, 4, 2048, FRAMES).unwrap();
+        Self {
+            ring: Mapping::anonymous(geometry),
+            reader: Reader::new(FRAMES, ordered),
+            head: 0,
+        }
+    }
+
+    /// The kernel's locked step: passes SKIP, takes the next UNUSED frame.
+    fn take(&mut self) -> Option<u32> {
+        let mut at = self.head;
+        for _ in 0..FRAMES {
+            match self.ring.status(at).unwrap() {
+                Status::Skip => at = self.ring.geometry().behind(at),
+                Status::Unused => {
+                    self.ring.set_status(at, Status::Reserved);
+                    self.head = self.ring.geometry().behind(at);
+                    return Some(at);
+                }
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// Whether the next take goes over the reader's position or into the frames it stands at.
+    fn would_lap(&self) -> bool {
+        let mut at = self.head;
+        for _ in 0..FRAMES {
+            if at == self.reader.position() {
+                return true;
+            }
+            if self.ring.status(at) != Ok(Status::Skip) {
+                return false;
+            }
+            at = self.ring.geometry().behind(at);
+        }
+        true
+    }
+
+    fn publish(&self, frame: u32, message: &[u8]) {
+        self.ring.fill(frame, message);
+        self.ring.set_status(frame, Status::Valid);
+    }
+
+    fn send(&mut self, message: &[u8]) -> u32 {
+        let frame = self.take().expect("a free frame");
+        self.publish(frame, message);
+        frame
+    }
+
+    fn turn(&mut self) -> Turn {
+        self.reader.turn(&self.ring).expect("no broken frame")
+    }
+
+    /// Reads one message and leaves its frame to the caller.
+    fn read(&mut self) -> Option<(u32, Vec<u8>)> {
+        match self.turn() {
+            Turn::Message { frame, len } => Some((frame, self.ring.message(frame, len).to_vec())),
+            Turn::Copy { .. } => panic!("no COPY here"),
+            Turn::Nothing => None,
+        }
+    }
+
+    /// Reads one message and gives its frame back.
+    fn read_and_release(&mut self) -> Option<Vec<u8>> {
+        let (frame, message) = self.read()?;
+        self.ring.set_status(frame, Status::Unused);
+        Some(message)
+    }
+
+    /// Reads one message and keeps its frame.
+    fn read_and_keep(&mut self) -> u32 {
+        let (frame, _) = self.read().expect("a message");
+        self.reader.kept(frame);
+        self.ring.set_status(frame, Status::Skip);
+        frame
+    }
+}
+
+#[test]
+fn messages_come_in_order_across_many_wraps() {
+    let mut bench = Bench::new(true);
+    let mut sent = 0_u32;
+    let mut read = 0_u32;
+    for burst in (1..=FRAMES).cycle().take(1000) {
+        for _ in 0..burst {
+            bench.send(&sent.to_ne_bytes());
+            sent += 1;
+        }
+        while let Some(message) = bench.read_and_release() {
+            assert_eq!(message, read.to_ne_bytes());
+            read += 1;
+        }
+        assert_eq!(read, sent);
+    }
+}
+
+#[test]
+fn a_full_ring_is_read_once_and_not_again_until_released() {
+    let mut bench = Bench::new(false);
+    for n in 0..FRAMES {
+        bench.send(&[n as u8 + 1]);
+    }
+    assert_eq!(bench.take(), None);
+    for n in 0..FRAMES {
+        assert_eq!(bench.read_and_release(), Some(vec![n as u8 + 1]));
+    }
+    assert_eq!(bench.read(), None);
+}
+
+#[test]
+fn a_reserved_frame_is_read_past_and_come_back_to() {
+    let mut bench = Bench::new(false);
+    let slow = bench.take().unwrap();
+    bench.send(b"second");
+    let slower = bench.take().unwrap();
+    bench.send(b"fourth");
+    assert_eq!(bench.read_and_release().unwrap(), b"second");
+    assert_eq!(bench.read_and_release().unwrap(), b"fourth");
+    assert_eq!(bench.read(), None);
+    bench.publish(slower, b"third");
+    assert_eq!(bench.read_and_release().unwrap(), b"third");
+    bench.send(b"fifth");
+    bench.publish(slow, b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"fifth");
+    assert_eq!(bench.read(), None);
+}
+
+#[test]
+fn a_reserved_frame_is_not_read_past_where_order_was_asked_for() {
+    let mut bench = Bench::new(true);
+    let slow = bench.take().unwrap();
+    bench.send(b"second");
+    assert_eq!(bench.read(), None);
+    bench.publish(slow, b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"second");
+}
+
+#[test]
+fn the_reader_never_laps_a_reserved_frame() {
+    let mut bench = Bench::new(false);
+    let slow = bench.take().unwrap();
+    for n in 1..FRAMES {
+        bench.send(&[n as u8]);
+        assert_eq!(bench.read_and_release().unwrap(), [n as u8]);
+    }
+    assert_eq!(
+        bench.take(),
+        None,
+        "the kernel stands before the slow frame"
+    );
+    assert_eq!(bench.read(), None);
+    bench.publish(slow, b"slow");
+    assert_eq!(bench.read_and_release().unwrap(), b"slow");
+    bench.send(b"next lap");
+    assert_eq!(bench.read_and_release().unwrap(), b"next lap");
+}
+
+#[test]
+fn a_reservation_that_came_to_nothing_is_given_back_in_silence() {
+    let mut bench = Bench::new(false);
+    let nothing = bench.take().unwrap();
+    bench.send(b"second");
+    bench.publish(nothing, b"");
+    assert_eq!(bench.read_and_release().unwrap(), b"second");
+    assert_eq!(bench.ring.status(nothing), Ok(Status::Unused));
+    let nothing = bench.take().unwrap();
+    assert_eq!(bench.read(), None);
+    bench.publish(nothing, b"");
+    assert_eq!(bench.read(), None);
+    assert_eq!(bench.ring.status(nothing), Ok(Status::Unused));
+}
+
+#[test]
+fn a_kept_frame_is_stepped_over_lap_after_lap() {
+    let mut bench = Bench::new(true);
+    bench.send(b"kept");
+    let kept = bench.read_and_keep();
+    for n in 0..5 * FRAMES {
+        let frame = bench.send(&n.to_ne_bytes());
+        assert_ne!(frame, kept);
+        assert_eq!(bench.read_and_release().unwrap(), n.to_ne_bytes());
+    }
+}
+
+#[test]
+fn a_frame_released_before_the_kernel_came_by_is_used_again() {
+    let mut bench = Bench::new(true);
+    bench.send(b"kept");
+    let kept = bench.read_and_keep();
+    for n in 1..FRAMES {
+        bench.send(&[n as u8]);
+        bench.read_and_release().unwrap();
+    }
+    bench.ring.set_status(kept, Status::Unused);
+    assert_eq!(bench.read(), None);
+    assert_eq!(bench.send(b"again"), kept);
+    assert_eq!(bench.read_and_release().unwrap(), b"again");
+    bench.send(b"on");
+    assert_eq!(bench.read_and_release().unwrap(), b"on");
+}
+
+#[test]
+fn a_frame_released_after_the_kernel_passed_it_does_not_hold_the_reader() {
+    let mut bench = Bench::new(true);
+    bench.send(b"a");
+    bench.send(b"b");
+    let kept = [bench.read_and_keep(), bench.read_and_keep()];
+    for n in 2..FRAMES {
+        bench.send(&[n as u8]);
+        bench.read_and_release().unwrap();
+    }
+    assert_eq!(bench.send(b"over both"), 2);
+    bench.ring.set_status(kept[0], Status::Unused);
+    bench.ring.set_status(kept[1], Status::Unused);
+    assert_eq!(bench.read_and_release().unwrap(), b"over both");
+    for n in 3..FRAMES {
+        assert_eq!(bench.send(&[n as u8]), n);
+        bench.read_and_release().unwrap();
+    }
+    assert_eq!(bench.send(b"next lap"), kept[0]);
+    assert_eq!(bench.read_and_release().unwrap(), b"next lap");
+}
+
+#[test]
+fn of_two_released_frames_the_one_that_was_taken_comes_first() {
+    let mut bench = Bench::new(true);
+    bench.send(b"a");
+    bench.send(b"b");
+    let kept = [bench.read_and_keep(), bench.read_and_keep()];
+    for n in 2..FRAMES {
+        bench.send(&[n as u8]);
+        bench.read_and_release().unwrap();
+    }
+    bench.ring.set_status(kept[1], Status::Unused);
+    assert_eq!(bench.send(b"first"), kept[1]);
+    bench.ring.set_status(kept[0], Status::Unused);
+    assert_eq!(bench.send(b"second"), 2);
+    assert_eq!(bench.read_and_release().unwrap(), b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"second");
+}
+
+#[test]
+fn a_copy_frame_stands_until_it_is_settled() {
+    let mut bench = Bench::new(true);
+    let frame = bench.take().unwrap();
+    bench
+        .ring
+        .word(frame, crate::abi::LEN)
+        .store(9000, std::sync::atomic::Ordering::Relaxed);
+    bench.ring.set_status(frame, Status::Copy);
+    bench.send(b"behind");
+    let copy = Turn::Copy { frame, len: 9000 };
+    assert_eq!(bench.turn(), copy);
+    assert_eq!(bench.turn(), copy);
+    bench.reader.settle(&bench.ring, frame);
+    assert_eq!(bench.ring.status(frame), Ok(Status::Unused));
+    assert_eq!(bench.read_and_release().unwrap(), b"behind");
+}
+
+#[test]
+fn a_length_beyond_the_frame_is_an_error_and_never_read() {
+    let mut bench = Bench::new(true);
+    for len in [2048 - 24 + 1, 4096, u32::MAX] {
+        let frame = bench.send(b"x");
+        bench
+            .ring
+            .word(frame, crate::abi::LEN)
+            .store(len, std::sync::atomic::Ordering::Relaxed);
+        let room = 2048 - 24;
+        assert_eq!(
+            bench.reader.turn(&bench.ring),
+            Err(FrameError::Length { frame, len, room })
+        );
+    }
+    bench.send(b"sound");
+    assert_eq!(bench.read_and_release().unwrap(), b"sound");
+}
+
+#[test]
+fn a_status_without_meaning_is_an_error_until_it_has_one() {
+    let mut bench = Bench::new(true);
+    let frame = bench.take().unwrap();
+    let word = 0xdead;
+    bench
+        .ring
+        .word(frame, crate::abi::STATUS)
+        .store(word, std::sync::atomic::Ordering::Relaxed);
+    for _ in 0..2 {
+        assert_eq!(
+            bench.reader.turn(&bench.ring),
+            Err(FrameError::Status { frame, word })
+        );
+    }
+    bench.publish(frame, b"sound");
+    assert_eq!(bench.read_and_release().unwrap(), b"sound");
+}
+
+#[test]
+fn a_reserved_frame_that_is_scribbled_unused_is_still_waited_for() {
+    let mut bench = Bench::new(false);
+    let slow = bench.take().unwrap();
+    bench.send(b"second");
+    assert_eq!(bench.read_and_release().unwrap(), b"second");
+    bench.ring.set_status(slow, Status::Unused);
+    assert_eq!(bench.read(), None);
+    bench.publish(slow, b"first");
+    assert_eq!(bench.read_and_release().unwrap(), b"first");
+}
+
+#[test]
+fn more_reserved_frames_than_can_be_noted_hold_the_reader() {
+    let geometry = Geometry::from_request(4096, 128, 4096, 128).unwrap();
+    let ring = Mapping::anonymous(geometry);
+    let mut reader = Reader::new(128, false);
+    for frame in 0..100 {
+        ring.set_status(frame, Status::Reserved);
+    }
+    ring.fill(100, b"behind");
+    ring.set_status(100, Status::Valid);
+    assert_eq!(reader.turn(&ring), Ok(Turn::Nothing));
+    for frame in 0..100 {
+        ring.set_status(frame, Status::Unused);
+        ring.fill(frame, b"was slow");
+        ring.set_status(frame, Status::Valid);
+    }
+    for frame in 0..=100 {
+        let Ok(Turn::Message { frame: got, .. }) = reader.turn(&ring) else {
+            panic!("frame {frame} is there");
+        };
+        assert_eq!(got, frame);
+        ring.set_status(got, Status::Unused);
+    }
+}
+
+/// Both sides take random steps, frames are kept and given back. What came, in its order.
+fn random_steps(seed: u64, may_lap: MayLap) -> Vec<u32> {
+    let mut bench = Bench::new(true);
+    let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let mut kept = Vec::new();
+    let mut sent = 0_u32;
+    let mut read = Vec::new();
+    for _ in 0..5000 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        match random % 8 {
+            0..=2 => {
+                let unread = sent - read.len() as u32;
+                if may_lap == MayLap::No && unread > 0 && bench.would_lap() {
+                    continue;
+                }
+                if let Some(frame) = bench.take() {
+                    bench.publish(frame, &sent.to_ne_bytes());
+                    sent += 1;
+                }
+            }
+            3 if !kept.is_empty() => {
+                let one = kept.swap_remove((random >> 32) as usize % kept.len());
+                bench.ring.set_status(one, Status::Unused);
+            }
+            step => {
+                let Some((frame, message)) = bench.read() else {
+                    if may_lap == MayLap::No {
+                        assert_eq!(read.len() as u32, sent, "seed {seed}: one is not seen");
+                    }
+                    bench.reader.find_step(&bench.ring).unwrap();
+                    continue;
+                };
+                read.push(u32::from_ne_bytes(message.try_into().unwrap()));
+                if step == 4 {
+                    bench.reader.kept(frame);
+                    bench.ring.set_status(frame, Status::Skip);
+                    kept.push(frame);
+                } else {
+                    bench.ring.set_status(frame, Status::Unused);
+                }
+            }
+        }
+    }
+    for _ in 0..2 {
+        while let Some(message) = bench.read_and_release() {
+            read.push(u32::from_ne_bytes(message.try_into().unwrap()));
+        }
+        bench.reader.find_step(&bench.ring).unwrap();
+    }
+    assert!(sent > 100);
+    assert_eq!(read.len() as u32, sent, "seed {seed}");
+    read
+}
+
+/// Whether the kernel may fill the ring right round to the frame where the reader stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MayLap {
+    No,
+    Yes,
+}
+
+#[test]
+fn order_holds_while_frames_are_kept_and_released_at_random() {
+    for seed in 1..=50 {
+        let read = random_steps(seed, MayLap::No);
+        assert!(read.is_sorted(), "seed {seed}");
+    }
+}
+
+/// The kernel passes frame 5 as `SKIP`, fills all the others unread, and then finds 5 given
+/// back: no word in the ring tells that message from one that came first. Its place can be
+/// wrong; it comes, and comes once.
+#[test]
+fn nothing_is_lost_or_doubled_though_the_kernel_laps_a_released_frame() {
+    for seed in 1..=50 {
+        let mut read = random_steps(seed, MayLap::Yes);
+        read.sort_unstable();
+        assert!(read.iter().copied().eq(0..read.len() as u32), "seed {seed}");
+    }
+}
