@@ -22,6 +22,7 @@ pub mod machine;
 pub mod matrix;
 mod qemu;
 pub mod topology;
+mod tsc;
 
 pub use cache::Cache;
 pub use error::{Class, VmError};
