@@ -405,6 +405,7 @@ fn parts(
         Box::new(qemu::Kernel(config.kernel.vmlinux.clone())),
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
+        Box::new(qemu::NoLegacyTerminals),
         Box::new(qemu::Console(console.as_raw_fd())),
         Box::new(qemu::ToldByTrap(chassis)),
         Box::new(qemu::AgentPort(chassis, agent.as_raw_fd())),

@@ -158,6 +158,19 @@ impl Part for EndsOnPanic {
     }
 }
 
+/// No terminals of the BSD kind: the kernel would make 256 pairs of them, a fifth of a second.
+pub(crate) struct NoLegacyTerminals;
+
+impl Part for NoLegacyTerminals {
+    fn host(&self) -> Vec<OsString> {
+        Vec::new()
+    }
+
+    fn kernel(&self) -> Option<String> {
+        Some("pty.legacy_count=0".to_owned())
+    }
+}
+
 /// The kernel's log, whole, over the UART into a descriptor.
 pub(crate) struct Console(pub(crate) RawFd);
 
