@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use nlring_cases::Topology;
 use nlring_channel::{Job, Outcome};
-use nlring_vm::accelerator::{self, Accelerator};
+use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
 use nlring_vm::matrix::Matrix;
-use nlring_vm::{Cache, initramfs, topology};
+use nlring_vm::{Cache, initramfs, probe, topology};
 
 use crate::case_run::{Errand, Guest, Hypervisor, milliseconds};
 use crate::error::Error;
@@ -66,8 +66,7 @@ impl Lab {
             .next()
             .expect("a plan with a case to run names a kernel");
         let mut is_news = false;
-        let accelerator =
-            accelerator::probe(&cache, first, &initramfs, &mut |_reason| is_news = true)?;
+        let accelerator = probe::probe(&cache, first, &initramfs, &mut |_reason| is_news = true)?;
         let accel = Accel {
             name: accelerator.name.as_str().to_owned(),
             reason: accelerator.reason.clone(),

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use nlring_vm::accelerator::{self, Accelerator, Name};
+use nlring_vm::accelerator::{Accelerator, Name};
 use nlring_vm::deadline::{self, Deadlines};
 use nlring_vm::kernel::Built;
 use nlring_vm::machine::{Chassis, Config, Host, Vm};
 use nlring_vm::topology::Topology;
-use nlring_vm::{Cache, Job, VmError, initramfs};
+use nlring_vm::{Cache, Job, VmError, initramfs, probe};
 
 /// Boot a kernel many times; exit status 1 if a boot, its job or its power-off failed.
 #[derive(Parser)]
@@ -76,7 +76,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
         key: unknown(),
     };
     let accelerator = if arguments.probe {
-        accelerator::probe(&cache, &kernel, &initramfs, &mut |reason| {
+        probe::probe(&cache, &kernel, &initramfs, &mut |reason| {
             println!("{reason}");
         })?
     } else {

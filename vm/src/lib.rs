@@ -20,6 +20,7 @@ pub mod kernel;
 mod libraries;
 pub mod machine;
 pub mod matrix;
+pub mod probe;
 mod qemu;
 pub mod topology;
 mod tsc;
