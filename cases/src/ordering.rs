@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases of the group `ordering`: frames stand in the order that was promised.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -13,7 +14,8 @@ use crate::ledger::Ledger;
 use crate::nfqueue::{QueueFlags, Verdict};
 use crate::place::Places;
 use crate::rules::Rules;
-use crate::traffic::{self, Flow, From, OTHER_PORT, PORT, Sink, Window, warm_up};
+use crate::scribbler::Scribbler;
+use crate::traffic::{self, Burst, Flow, From, OTHER_PORT, PORT, Sink, Window, warm_up};
 use crate::{Case, Group, Kernel, Setting, Topology};
 
 pub(crate) const CASES: &[Case] = &[
@@ -57,11 +59,14 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Datagrams of each flow of the crossfire, at most.
 const PER_FLOW: u32 = 100_000;
+/// The flow of the small datagrams that overtake.
+const OVERTAKING: u32 = 3;
 /// Packets of the crossfire with the ordered ring, TCP included.
 const ENOUGH: u32 = 1500;
 
 /// One queue under fire from several CPUs: TCP in pieces of 64 KiB on its way out, datagrams coming
-/// in over two NIC pairs by softirq, and datagrams of our own. Packets are handed to `look`, and
+/// in over two NIC pairs by softirq, and large datagrams of our own. Whenever a frame is seen while it
+/// is being filled, a small datagram is sent to overtake it. Packets are handed to `look`, and
 /// accepted, until it says that it has seen enough. Nothing may be lost, doubled or garbled.
 fn crossfire(
     setting: &mut Setting,
@@ -88,19 +93,32 @@ fn crossfire(
     let _rules = Rules::install(&[&across], &[&local, &tcp])?;
     let mut consumer = Consumer::ringed(binding, geometry, flags)?;
 
-    let window = Window::of(40);
+    let small = Burst::new(OVERTAKING)?;
+    let small_sent = small.count();
+    let mut watcher = Some(Scribbler::overtaking_reserved(
+        consumer.receiver(),
+        geometry,
+        move || {
+            small.send(1).expect("a datagram can be sent to oneself");
+        },
+    )?);
+
+    // Each of these may be overtaken by one, and the ring has to hold them all.
+    let window = Window::of(24);
     let bulk = Bulk::start(0, patience)?;
     let flows = [
         Flow::across(0, 0, PER_FLOW).start(&window)?,
         Flow::across(1, 1, PER_FLOW).start(&window)?,
         Flow {
-            cpu: 1,
+            sizes: 50_000..=65_000,
+            seed: setting.seed,
+            cpu: 0,
             ..Flow::local(2, PER_FLOW)
         }
         .start(&window)?,
     ];
     let mut ledger = Ledger::default();
-    let (mut packets, mut segments) = (0_u32, 0_u32);
+    let (mut packets, mut segments, mut overtaken) = (0_u32, 0_u32, 0);
     let mut enough = false;
     loop {
         // After the last datagram silence is what we wait for; TCP says itself when it is done.
@@ -111,13 +129,16 @@ fn crossfire(
                 match packet.stamp {
                     Some(stamp) => {
                         ledger.book(stamp)?;
-                        window.seen();
+                        if stamp.flow != OVERTAKING {
+                            window.seen();
+                        }
                     }
                     None => segments += 1,
                 }
                 consumer.verdict(packet.id, Verdict::Accept)?;
                 if look(packet)? == Enough::Yes && !enough {
                     enough = true;
+                    overtaken = watcher.take().map_or(Ok(0), Scribbler::finish)?;
                     window.stop();
                     bulk.stop();
                 }
@@ -130,6 +151,11 @@ fn crossfire(
     for (number, flow) in (0..).zip(flows) {
         ledger.assert_whole(number, traffic::sent(flow)?)?;
     }
+    ledger.assert_whole(OVERTAKING, small_sent.load(Ordering::Relaxed))?;
+    ensure!(
+        overtaken > 0,
+        "no frame was ever seen while it was being filled, so nothing was tried"
+    );
     let bytes = bulk.finish()?;
     let counters = QueueCounters::of(0)?;
     ensure!(
@@ -137,7 +163,7 @@ fn crossfire(
         "{packets} packets were seen, and the kernel counts {counters:?}"
     );
     setting.note(format!(
-        "{packets} packets: {} datagrams, {segments} of TCP with {bytes} bytes; none lost or doubled",
+        "{packets} packets: {} datagrams, {segments} of TCP with {bytes} bytes, {overtaken} frames seen while being filled; none lost or doubled",
         ledger.total()
     ));
     Ok(())

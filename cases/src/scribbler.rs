@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A program that writes to its own ring what it must not.
+//! A program that meddles with its own ring.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
@@ -63,7 +63,7 @@ impl Drop for Words {
     }
 }
 
-/// A thread that scribbles until it is told to stop.
+/// A thread that meddles until it is told to stop.
 #[derive(Debug)]
 pub(crate) struct Scribbler {
     stop: Arc<AtomicBool>,
@@ -99,6 +99,34 @@ impl Scribbler {
                 thread::yield_now();
             }
             flipped
+        }))
+    }
+
+    /// Writes nothing: at every frame that it meets as `RESERVED` it does what makes the kernel look
+    /// for another, and so for one behind it, while the first is still being filled.
+    pub(crate) fn overtaking_reserved(
+        socket: &impl AsFd,
+        geometry: Geometry,
+        mut then: impl FnMut() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let words = Words::map(socket, geometry)?;
+        Ok(Self::start(move |stop| {
+            let mut overtaken = 0;
+            let is_reserved =
+                |frame| words.status(frame).load(Ordering::Acquire) == Status::Reserved.word();
+            while !stop.load(Ordering::Relaxed) {
+                for frame in 0..geometry.frame_nr() {
+                    if is_reserved(frame) {
+                        overtaken += 1;
+                        then();
+                        while is_reserved(frame) && !stop.load(Ordering::Relaxed) {
+                            thread::yield_now();
+                        }
+                    }
+                }
+                thread::yield_now();
+            }
+            overtaken
         }))
     }
 
@@ -147,7 +175,7 @@ impl Scribbler {
         }
     }
 
-    /// Stops it, and tells how many words it wrote.
+    /// Stops it, and tells how often it meddled.
     pub(crate) fn finish(mut self) -> anyhow::Result<u64> {
         self.stop().unwrap_or(Ok(0))
     }
