@@ -117,13 +117,7 @@ impl Vm {
             "cannot set up the channel beside",
             config.console,
         ))?;
-        let ready = introduce(
-            &mut qemu,
-            &mut conversation,
-            config,
-            deadlines,
-            start + deadlines.boot(),
-        )?;
+        let ready = introduce(&mut qemu, &mut conversation, config, deadlines, start)?;
         if !config.accelerator.name.admits(&ready.clocksource) {
             let accelerator = config.accelerator.name.as_str();
             return Err(VmError::Disguised {
@@ -224,9 +218,9 @@ fn introduce(
     conversation: &mut Conversation,
     config: &Config<'_>,
     deadlines: Deadlines,
-    until: Instant,
+    start: Instant,
 ) -> Result<Ready, VmError> {
-    let start = Instant::now();
+    let until = start + deadlines.boot();
     let nonce = u64::from(std::process::id()) << 32 | u64::from(qemu.child.id());
     loop {
         // Heard or not, and whether QEMU is gone, shows in what comes back.
