@@ -10,6 +10,9 @@ use super::lines::seconds;
 use crate::results::{CaseResult, Results, Totals};
 use crate::verdict::Verdict;
 
+/// Columns below which a cell would be broken into letters.
+const NARROWEST: u16 = 72;
+
 /// A line for each case that was run more than once: how often it passed.
 pub fn rates(results: &Results) -> Vec<String> {
     let by_case = grouped(results);
@@ -45,6 +48,10 @@ pub fn table(results: &Results) -> String {
     table
         .load_style(presets::UTF8_HORIZONTAL_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic);
+    // A terminal that does not know its width says 0; one that is too narrow may wrap for itself.
+    if table.width().is_some_and(|width| width < NARROWEST) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     table.set_header(["group", "case", "kernel", "verdict", "start", "time"]);
     for runs in grouped(results) {
         let (first, count) = (runs[0], runs.len());
