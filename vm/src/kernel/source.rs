@@ -110,20 +110,29 @@ pub(super) fn pristine(
     on(Event::Phase(Phase::Unpack));
     let partial = place.with_extension("partial");
     remove_tree(&partial)?;
-    fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
-    match &base.source {
-        Source::Debian(package) => unpack(base, &tarball(package), &partial)?,
-        Source::Tarball { path, .. } => unpack(base, path, &partial)?,
-        Source::Tree(path) => copy(base, path, &partial)?,
+    if let Err(error) = fill(base, &partial) {
+        // Above all where the disk is full, half a base is of use to nobody.
+        remove_tree(&partial)?;
+        return Err(error);
     }
-    if !partial.join("Kbuild").is_file() {
+    fs::rename(&partial, &place).map_err(VmError::io("cannot name", &place))?;
+    Ok(place)
+}
+
+fn fill(base: &Base, place: &Path) -> Result<(), VmError> {
+    fs::create_dir(place).map_err(VmError::io("cannot make", place))?;
+    match &base.source {
+        Source::Debian(package) => unpack(base, &tarball(package), place)?,
+        Source::Tarball { path, .. } => unpack(base, path, place)?,
+        Source::Tree(path) => copy(base, path, place)?,
+    }
+    if !place.join("Kbuild").is_file() {
         return Err(VmError::Base {
             base: base.name.clone(),
             reason: "it has no Kbuild file at its top, so it is no kernel source".into(),
         });
     }
-    fs::rename(&partial, &place).map_err(VmError::io("cannot name", &place))?;
-    Ok(place)
+    Ok(())
 }
 
 /// The work tree, a hard-linked copy of the base, made now if it is not there.

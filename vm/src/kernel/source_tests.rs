@@ -152,3 +152,12 @@ fn a_base_that_cannot_be_had_says_why_in_one_line() {
         );
     }
 }
+
+#[test]
+fn a_base_that_could_not_be_unpacked_leaves_nothing() {
+    let place = Place::new();
+    fs::remove_file(place.root.path().join("linux/Kbuild")).unwrap();
+    place.work(&place.tree()).unwrap_err();
+    let left = fs::read_dir(place.cache.root().join("base")).unwrap();
+    assert_eq!(left.count(), 0);
+}
