@@ -73,17 +73,7 @@ pub fn perform(
     on: &mut dyn FnMut(Moment<'_>),
 ) -> CaseResult {
     let begun = Instant::now();
-    let mut result = CaseResult {
-        name: planned.case.name.to_owned(),
-        group: group_word(planned.case.group),
-        kernel: planned.kernel().map(str::to_owned),
-        verdict: Verdict::Infra,
-        duration_ms: 0,
-        start_ms: None,
-        seed: planned.seed,
-        detail: String::new(),
-        evidence: Vec::new(),
-    };
+    let mut result = without_verdict(planned);
     match &planned.place {
         Place::Nowhere { requirement, .. } => {
             result.verdict = Verdict::Skip;
@@ -103,6 +93,22 @@ pub fn perform(
         result.detail = format!("{error}; without that the verdict was: {}", result.detail);
     }
     result
+}
+
+/// The result of a case of which nothing is known yet.
+#[must_use]
+pub fn without_verdict(planned: &Planned) -> CaseResult {
+    CaseResult {
+        name: planned.case.name.to_owned(),
+        group: group_word(planned.case.group),
+        kernel: planned.kernel().map(str::to_owned),
+        verdict: Verdict::Infra,
+        duration_ms: 0,
+        start_ms: None,
+        seed: planned.seed,
+        detail: String::new(),
+        evidence: Vec::new(),
+    }
 }
 
 fn in_vm(

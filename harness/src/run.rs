@@ -14,15 +14,14 @@ use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 
-use crate::case_run::{Hypervisor, Moment, milliseconds, perform};
+use crate::case_run::{Hypervisor, Moment, milliseconds, perform, without_verdict};
 use crate::error::Error;
 use crate::event::Event;
 use crate::interrupt;
-use crate::plan::{Place, Planned, group_word};
+use crate::plan::{Place, Planned};
 use crate::render::Renderer;
 use crate::report::Report;
 use crate::results::{Accel, CaseResult, Kernel, Results, Totals};
-use crate::verdict::Verdict;
 
 /// What is run, and how.
 #[derive(Debug)]
@@ -272,14 +271,8 @@ impl Hypervisor for NotNeeded {
 
 fn unfinished(planned: &Planned) -> CaseResult {
     CaseResult {
-        name: planned.case.name.to_owned(),
-        group: group_word(planned.case.group),
-        kernel: planned.kernel().map(str::to_owned),
-        verdict: Verdict::Infra,
-        duration_ms: 0,
-        start_ms: None,
-        seed: planned.seed,
         detail: String::from("the run was interrupted before this case had a verdict"),
         evidence: vec![format!("again: {}", planned.again())],
+        ..without_verdict(planned)
     }
 }
