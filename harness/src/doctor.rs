@@ -114,8 +114,14 @@ fn package_finding(package: &Package, missing: &mut Vec<Package>) -> Finding {
         Need::Build => "the Rust code cannot be built",
         Need::Kernel => "no kernel can be built",
         Need::Run => "no case can run",
+        Need::Lint => "the series cannot be linted",
     };
-    bad(&what, format!("missing, so {when} ({})", package.reason))
+    let found = format!("missing, so {when} ({})", package.reason);
+    if package.need == Need::Lint {
+        note(&what, found)
+    } else {
+        bad(&what, found)
+    }
 }
 
 fn qemu() -> Finding {

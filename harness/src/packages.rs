@@ -15,6 +15,8 @@ pub enum Need {
     Kernel,
     /// To run cases.
     Run,
+    /// To lint the series.
+    Lint,
 }
 
 /// What shows that a package is there.
@@ -80,6 +82,7 @@ fn parse(line: &'static str) -> Package {
             "build" => Need::Build,
             "kernel" => Need::Kernel,
             "run" => Need::Run,
+            "lint" => Need::Lint,
             _ => panic!("ci/packages: {need} is no need"),
         },
         reason: rest,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::VmError;
@@ -20,8 +21,10 @@ pub struct Matrix {
 pub struct Entry {
     /// As it is asked for: `6.1`.
     pub name: String,
-    /// What the series is applied to.
+    /// What it is built from.
     pub base: Base,
+    /// Whether the series is applied to that.
+    pub series: bool,
     /// Names of fragments in kernel-config/fragments, without `.config`, in order.
     pub fragments: Vec<String>,
     /// Whether it has memory-mapped netlink (`CONFIG_NETLINK_MMAP`); if not it is a control.
@@ -59,7 +62,8 @@ pub enum Source {
 #[serde(deny_unknown_fields)]
 struct File {
     base: BTreeMap<String, SourceLine>,
-    kernel: BTreeMap<String, KernelLines>,
+    // In the order of the file, which is the order of preference.
+    kernel: IndexMap<String, KernelLines>,
 }
 
 #[derive(Deserialize)]
@@ -75,9 +79,15 @@ struct SourceLine {
 #[serde(deny_unknown_fields)]
 struct KernelLines {
     base: String,
+    #[serde(default = "yes")]
+    series: bool,
     fragments: Vec<String>,
     ringed: bool,
     steps: u64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Matrix {
@@ -95,7 +105,7 @@ impl Matrix {
         Ok(Self { entries })
     }
 
-    /// In the order of their names.
+    /// In the order of the file: of several that will do, the first is meant.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -159,6 +169,7 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
             Ok(Entry {
                 name,
                 base,
+                series: lines.series,
                 fragments: lines.fragments,
                 ringed: lines.ringed,
                 steps: lines.steps,
@@ -233,6 +244,8 @@ mod tests {
         let matrix = Matrix::load(root).unwrap();
         assert!(matrix.find("6.1").unwrap().ringed);
         assert!(!matrix.find("6.1-off").unwrap().ringed);
+        assert!(matrix.find("6.12").unwrap().series);
+        assert!(!matrix.find("6.12-plain").unwrap().series);
         let message = matrix.find("2.6").unwrap_err().to_string();
         assert!(message.contains("6.1, 6.1-off"), "{message}");
     }
@@ -254,6 +267,16 @@ mod tests {
             let source = format!("{:?}", matrix.entries()[0].base.source);
             assert!(source.starts_with(kind), "{source}");
         }
+    }
+
+    #[test]
+    fn kernels_stand_in_the_order_of_the_file() {
+        let kernel = |name| KERNEL.replace("6.1", name);
+        let names = ["6.1", "5.15", "6.1-off", "6.12"];
+        let kernels: Vec<_> = names.map(kernel).into();
+        let matrix = load(&format!("[base.b]\ntree = \"/s\"\n{}", kernels.concat())).unwrap();
+        let found: Vec<_> = matrix.entries().iter().map(|entry| &entry.name).collect();
+        assert_eq!(found, names.each_ref());
     }
 
     #[test]

@@ -99,7 +99,11 @@ impl Recipe {
     fn gather(cache: &Cache, root: &Path, entry: &Entry) -> Result<Self, VmError> {
         let directory = root.join("kernel-config");
         let identity = source::identify(cache, &entry.base)?;
-        let series = Series::load(&directory.join("patches"), &entry.base)?;
+        let series = if entry.series {
+            Series::load(&directory.join("patches"), &entry.base)?
+        } else {
+            Series::none()
+        };
         let fragments = configure::load(&directory.join("fragments"), &entry.fragments)?;
         let compiler = toolchain::compiler()?;
         let parts = [

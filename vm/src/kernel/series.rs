@@ -20,6 +20,7 @@ use crate::matrix::Base;
 /// One patch, read.
 #[derive(Debug)]
 pub(super) struct Patch {
+    /// Its path below `patches/`, so that a base's own form is told from the shared one.
     name: String,
     text: Vec<u8>,
 }
@@ -31,6 +32,13 @@ pub(super) struct Series {
 }
 
 impl Series {
+    /// No patches: with it a work tree goes back to what the base is.
+    pub(super) fn none() -> Self {
+        Self {
+            patches: Vec::new(),
+        }
+    }
+
     /// `patches/*.patch` in name order, each replaced by the one of the same number in
     /// `patches/<base>/`, where that has one; numbers only there are added.
     pub(super) fn load(patches: &Path, base: &Base) -> Result<Self, VmError> {
@@ -59,10 +67,9 @@ impl Series {
             .into_values()
             .map(|path| {
                 let text = fs::read(&path).map_err(VmError::io("cannot read", &path))?;
-                Ok(Patch {
-                    name: file_name(&path),
-                    text,
-                })
+                let name = path.strip_prefix(patches).unwrap_or(&path);
+                let name = name.to_string_lossy().into_owned();
+                Ok(Patch { name, text })
             })
             .collect::<Result<_, VmError>>()?;
         Ok(Self { patches })
@@ -189,6 +196,10 @@ fn first_refusal(said: &str) -> String {
         } else if line.starts_with("can't find file") {
             let named = said.lines().find_map(|line| line.strip_prefix("|--- "));
             return format!("the base has no {}", named.unwrap_or("such file"));
+        } else if let Some(name) = line.strip_prefix("The next patch would create the file ") {
+            return format!("the base has {} already", name.trim_end_matches(','));
+        } else if line.starts_with("Not deleting file ") {
+            return format!("{file} has more than the patch deletes");
         } else if line.contains("malformed patch") {
             return line.to_owned();
         }

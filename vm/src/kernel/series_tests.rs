@@ -173,7 +173,18 @@ fn what_is_no_patch_is_refused_with_its_reason() {
     for (text, expected) in [
         ("just words\n", "it changes no file"),
         (&change("../../etc/passwd", 1, "x", "y"), "outside the tree"),
-        (&change("net/gone.c", 1, "x", "y"), "net/gone.c"),
+        (
+            &change("net/gone.c", 1, "x", "y"),
+            "the base has no a/net/gone.c",
+        ),
+        (
+            "--- /dev/null\n+++ b/Makefile\n@@ -0,0 +1 @@\n+x\n",
+            "the base has Makefile already",
+        ),
+        (
+            "--- a/net/ring.c\n+++ /dev/null\n@@ -1,2 +0,0 @@\n-1\n-2\n",
+            "net/ring.c has more than the patch deletes",
+        ),
         (
             "--- a/net/ring.c\n+++ b/net/ring.c\n@@ -2,3 +2,3 @@\n-2\n",
             "in the middle of a hunk",
@@ -210,6 +221,12 @@ fn a_base_can_have_its_own_form_of_a_patch() {
     assert_eq!(trees.bring().unwrap().sha256(), before);
     trees.patch("6.1/0002-own.patch", &change("net/ring.c", 3, "3", "other"));
     assert_ne!(trees.bring().unwrap().sha256(), before);
+
+    trees.patch("6.1/0002-own.patch", &change("net/ring.c", 3, "x", "y"));
+    assert_eq!(
+        trees.complaint(),
+        "patch 6.1/0002-own.patch does not apply to base `6.1`: hunk 1 of net/ring.c does not fit"
+    );
 }
 
 #[test]
