@@ -30,8 +30,8 @@ const MEMORY_MIB: u32 = 256;
 /// Kernels built, guest packed, accelerator known.
 #[derive(Debug)]
 pub struct Lab {
-    kernels: BTreeMap<String, Built>,
-    initramfs: PathBuf,
+    /// Each with the guest that it boots.
+    kernels: BTreeMap<String, (Built, PathBuf)>,
     accelerator: Accelerator,
 }
 
@@ -56,17 +56,18 @@ impl Lab {
         let cache = Cache::open()?;
         // First what fails fast: nobody should wait for a kernel to learn that cargo is missing.
         let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
-        let initramfs = initramfs::pack(&cache, &guest)?;
         let mut built = BTreeMap::new();
         for name in kernels {
-            built.insert(name.clone(), build_kernel(tree, &cache, name, on)?);
+            let kernel = build_kernel(tree, &cache, name, on)?;
+            let initramfs = initramfs::pack(&cache, &guest, kernel.selftest.as_deref())?;
+            built.insert(name.clone(), (kernel, initramfs));
         }
-        let first = built
+        let (first, initramfs) = built
             .values()
             .next()
             .expect("a plan with a case to run names a kernel");
         let mut is_news = false;
-        let accelerator = probe::probe(&cache, first, &initramfs, &mut |_reason| is_news = true)?;
+        let accelerator = probe::probe(&cache, first, initramfs, &mut |_reason| is_news = true)?;
         let accel = Accel {
             name: accelerator.name.as_str().to_owned(),
             reason: accelerator.reason.clone(),
@@ -74,7 +75,6 @@ impl Lab {
         on(Event::Accelerator { accel, is_news });
         Ok(Self {
             kernels: built,
-            initramfs,
             accelerator,
         })
     }
@@ -139,6 +139,7 @@ fn step(event: kernel::Event) -> KernelStep {
             kernel::Phase::Patch => "applying the series",
             kernel::Phase::Configure => "configuring",
             kernel::Phase::Compile => "compiling",
+            kernel::Phase::Selftest => "building its selftest",
             kernel::Phase::Store => "storing",
         }),
         kernel::Event::Steps { done, total, what } => KernelStep::Progress { done, total, what },
@@ -155,14 +156,14 @@ impl Hypervisor for Lab {
         topology: Topology,
         console: &Path,
     ) -> Result<Box<dyn Guest>, String> {
-        let kernel = &self.kernels[kernel];
+        let (kernel, initramfs) = &self.kernels[kernel];
         let topology = match topology {
             Topology::None => topology::Topology::None,
             Topology::Pairs(count) => topology::Topology::Pairs(count),
         };
         let vm = Vm::boot(&Config {
             kernel,
-            initramfs: &self.initramfs,
+            initramfs,
             accelerator: &self.accelerator,
             topology,
             cpus: CPUS,

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 
 fn boots(arguments: &Arguments) -> Result<(), VmError> {
     let cache = Cache::open()?;
-    let initramfs = initramfs::pack(&cache, &arguments.guest)?;
+    let initramfs = initramfs::pack(&cache, &arguments.guest, None)?;
     let unknown = || "given".to_owned();
     let kernel = Built {
         name: unknown(),
@@ -73,6 +73,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
         compiler: unknown(),
         vmlinux: arguments.vmlinux.clone(),
         config: PathBuf::new(),
+        selftest: None,
         key: unknown(),
     };
     let accelerator = if arguments.probe {

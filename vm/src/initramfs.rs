@@ -33,12 +33,17 @@ const PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2")];
 /// Empty directories: mount points, and where `ip netns` keeps its names.
 const DIRECTORIES: &[&str] = &["dev", "proc", "sys", "tmp", "run", "var", "etc", "root"];
 
-/// Packs `guest`, a static program, into an initramfs, or finds the one packed before.
+/// Where the guest has the selftest of its kernel.
+const SELFTEST: &str = "usr/lib/nlring/netlink_mmap";
+
+/// Packs `guest`, a static program, into an initramfs, with the selftest of the kernel that it is
+/// for; or finds the one packed before.
 ///
 /// # Errors
 /// `nft` or `ip` is not installed, a library or `guest` cannot be read, or `guest` is not static.
-pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
-    let files = contents(guest)?;
+pub fn pack(cache: &Cache, guest: &Path, selftest: Option<&Path>) -> Result<PathBuf, VmError> {
+    let mut files = contents(guest)?;
+    files.extend(selftest.map(|program| (SELFTEST.to_owned(), program.to_owned())));
     let mut key = Key::default().part(LAYOUT);
     for (name, path) in &files {
         key = key
@@ -57,7 +62,6 @@ pub fn pack(cache: &Cache, guest: &Path) -> Result<PathBuf, VmError> {
     let directory = place.parent().expect("a file in the cache");
     let stripped = tempfile::NamedTempFile::new_in(directory)
         .map_err(VmError::io("cannot pack the initramfs", &place))?;
-    let mut files = files;
     if strip(guest, stripped.path()) {
         files.insert(INIT.to_owned(), stripped.path().to_owned());
     }
@@ -241,7 +245,7 @@ mod tests {
     fn a_guest_that_is_not_static_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path()).unwrap();
-        let message = pack(&cache, &std::env::current_exe().unwrap())
+        let message = pack(&cache, &std::env::current_exe().unwrap(), None)
             .unwrap_err()
             .to_string();
         assert!(message.contains("must be static"), "{message}");

@@ -46,9 +46,13 @@ impl Make {
         &self.out
     }
 
-    /// Runs `make <target>`.
-    pub(super) fn target(&self, target: &str) -> Result<(), VmError> {
-        self.run(target, 1, |_| ())
+    pub(super) fn tree(&self) -> &Path {
+        &self.tree
+    }
+
+    /// Runs `make` in the tree with these arguments: a target, or more.
+    pub(super) fn run(&self, arguments: &[&str]) -> Result<(), VmError> {
+        self.watch(arguments, 1, |_| ())
     }
 
     /// Builds vmlinux and returns how many steps that took; `expected` is `None` where nobody knows.
@@ -60,7 +64,7 @@ impl Make {
         on(Event::Phase(Phase::Compile));
         let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut done = 0;
-        self.run("vmlinux", jobs, |line| {
+        self.watch(&["vmlinux"], jobs, |line| {
             if let Some(what) = step(line) {
                 done += 1;
                 on(Event::Steps {
@@ -73,7 +77,12 @@ impl Make {
         Ok(done)
     }
 
-    fn run(&self, target: &str, jobs: usize, mut on_line: impl FnMut(&str)) -> Result<(), VmError> {
+    fn watch(
+        &self,
+        arguments: &[&str],
+        jobs: usize,
+        mut on_line: impl FnMut(&str),
+    ) -> Result<(), VmError> {
         let open = || File::options().append(true).create(true).open(&self.log);
         let mut log = open().map_err(VmError::io("cannot write", &self.log))?;
         // One pipe for both outputs, so that an error stands in the log where it happened.
@@ -93,7 +102,7 @@ impl Make {
                 "KBUILD_BUILD_VERSION=1",
             ])
             .arg("KBUILD_BUILD_TIMESTAMP=1970-01-01 00:00:00 UTC")
-            .arg(target)
+            .args(arguments)
             .env("LC_ALL", "C")
             // What a person has set for make at large, or a make that calls us, is not for this one.
             .env_remove("MAKEFLAGS")
@@ -143,7 +152,7 @@ impl Make {
         let reason = failure
             .first
             .or(failure.last)
-            .unwrap_or_else(|| format!("make {target} ended with {status}"));
+            .unwrap_or_else(|| format!("make {} ended with {status}", arguments.join(" ")));
         Err(VmError::Build {
             kernel: self.kernel.clone(),
             reason,

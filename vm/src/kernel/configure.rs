@@ -41,7 +41,7 @@ pub(super) fn load(directory: &Path, names: &[String]) -> Result<Vec<Fragment>, 
 /// Makes the `.config` of make's output directory and returns it.
 pub(super) fn configure(make: &Make, fragments: &[Fragment]) -> Result<String, VmError> {
     let path = make.out().join(".config");
-    make.target("tinyconfig")?;
+    make.run(&["tinyconfig"])?;
     // Of two lines for one option the later one counts, so what fragments ask for is appended.
     let mut config = fs::read_to_string(&path).map_err(VmError::io("cannot read", &path))?;
     for fragment in fragments {
@@ -49,7 +49,7 @@ pub(super) fn configure(make: &Make, fragments: &[Fragment]) -> Result<String, V
         config.push('\n');
     }
     fs::write(&path, config).map_err(VmError::io("cannot write", &path))?;
-    make.target("olddefconfig")?;
+    make.run(&["olddefconfig"])?;
     let config = fs::read_to_string(&path).map_err(VmError::io("cannot read", &path))?;
     let lacking = lacking(fragments, &config);
     if !lacking.is_empty() {

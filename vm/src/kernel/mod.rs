@@ -8,6 +8,7 @@
 mod compile;
 mod configure;
 mod out_directory;
+pub(crate) mod selftest;
 mod series;
 mod source;
 mod store;
@@ -40,6 +41,8 @@ pub enum Phase {
     Configure,
     /// Compiling and linking.
     Compile,
+    /// Building the selftest that the series brings along.
+    Selftest,
     /// Checking in the result.
     Store,
 }
@@ -82,6 +85,8 @@ pub struct Built {
     pub vmlinux: PathBuf,
     /// The `.config`.
     pub config: PathBuf,
+    /// The series' own selftest, a static program, where the series has one.
+    pub selftest: Option<PathBuf>,
     /// Its name in the cache, and of everything that is remembered about it.
     pub key: String,
 }
@@ -173,9 +178,11 @@ pub fn build(
     let out = OutDirectory::open(cache, &recipe.identity.id, &entry.name, &recipe.compiler)?;
     let log = cache.place("log", &format!("{}.log", entry.name))?;
     let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
-    let outcome = configure::configure(&make, &recipe.fragments)
-        .and_then(|config| Ok((config, make.vmlinux(out.steps(entry.steps), on)?)));
-    let (config, steps) = outcome.map_err(|error| out.fail(error))?;
+    let outcome = configure::configure(&make, &recipe.fragments).and_then(|config| {
+        let steps = make.vmlinux(out.steps(entry.steps), on)?;
+        Ok((config, steps, selftest::build(&make, on)?))
+    });
+    let (config, steps, selftest) = outcome.map_err(|error| out.fail(error))?;
     on(Event::Phase(Phase::Store));
     let identity = store::Identity {
         name: entry.name.clone(),
@@ -185,8 +192,15 @@ pub fn build(
         config_sha256: digest::of(&config),
         compiler: recipe.compiler,
         vmlinux_sha256: digest::of_file(&make.out().join("vmlinux"))?,
+        selftest_sha256: selftest.as_deref().map(digest::of_file).transpose()?,
     };
-    let stored = store::put(cache, &recipe.key, &identity, make.out());
+    let stored = store::put(
+        cache,
+        &recipe.key,
+        &identity,
+        make.out(),
+        selftest.as_deref(),
+    );
     out.close(steps)?;
     stored?;
     store::load(cache, &recipe.key)?.ok_or_else(|| VmError::Build {

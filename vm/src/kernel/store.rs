@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finished kernels in the cache: `kernels/<key>/` with vmlinux, config, System.map and identity.json.
+//! Finished kernels in the cache: `kernels/<key>/` with vmlinux, config, System.map, identity.json, and
+//! the series' own selftest where it has one.
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::Built;
+use super::selftest::NAME as SELFTEST;
 use crate::cache::{remove_tree, write_whole};
 use crate::digest;
 use crate::{Cache, VmError};
@@ -21,6 +23,8 @@ pub(super) struct Identity {
     pub(super) config_sha256: String,
     pub(super) compiler: String,
     pub(super) vmlinux_sha256: String,
+    /// Not there if there is no selftest.
+    pub(super) selftest_sha256: Option<String>,
 }
 
 /// The kernel of this key, if it is there and what it says it is; if it is there and is not, it is
@@ -34,6 +38,7 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         let digest = |name| digest::of_file_remembered(cache, &place.join(name)).ok();
         digest("vmlinux").as_ref() == Some(&identity.vmlinux_sha256)
             && digest("config").as_ref() == Some(&identity.config_sha256)
+            && digest(SELFTEST) == identity.selftest_sha256
     };
     let identity = fs::read(place.join("identity.json"))
         .ok()
@@ -51,28 +56,31 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         compiler: identity.compiler,
         vmlinux: place.join("vmlinux"),
         config: place.join("config"),
+        selftest: identity.selftest_sha256.map(|_| place.join(SELFTEST)),
         key: key.to_owned(),
     }))
 }
 
-/// Checks in what make left in `out`.
+/// Checks in what make left in `out`, and the selftest.
 pub(super) fn put(
     cache: &Cache,
     key: &str,
     identity: &Identity,
     out: &Path,
+    selftest: Option<&Path>,
 ) -> Result<(), VmError> {
     let place = cache.place("kernels", key)?;
     let partial = place.with_extension("partial");
     remove_tree(&partial)?;
     fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
-    for (from, to) in [
-        ("vmlinux", "vmlinux"),
-        (".config", "config"),
-        ("System.map", "System.map"),
-    ] {
-        let (from, to) = (out.join(from), partial.join(to));
-        fs::copy(&from, &to).map_err(VmError::io("cannot store", &from))?;
+    let files = [
+        (out.join("vmlinux"), "vmlinux"),
+        (out.join(".config"), "config"),
+        (out.join("System.map"), "System.map"),
+    ];
+    let selftest = selftest.map(|program| (program.to_owned(), SELFTEST));
+    for (from, to) in files.into_iter().chain(selftest) {
+        fs::copy(&from, partial.join(to)).map_err(VmError::io("cannot store", &from))?;
     }
     let text = serde_json::to_vec_pretty(identity).expect("plain data");
     write_whole(&partial.join("identity.json"), &text)?;
@@ -91,7 +99,7 @@ pub(super) fn release(out: &Path) -> Result<String, VmError> {
 mod tests {
     use super::*;
 
-    fn stored() -> (tempfile::TempDir, Cache) {
+    fn stored_with(selftest: Option<&str>) -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(&directory.path().join("cache")).unwrap();
         let out = directory.path().join("out");
@@ -113,9 +121,19 @@ mod tests {
             config_sha256: digest::of("CONFIG_A=y\n"),
             compiler: word("gcc"),
             vmlinux_sha256: digest::of("image"),
+            selftest_sha256: selftest.map(digest::of),
         };
-        put(&cache, "key", &identity, &out).unwrap();
+        let program = selftest.map(|content| {
+            let program = directory.path().join("program");
+            fs::write(&program, content).unwrap();
+            program
+        });
+        put(&cache, "key", &identity, &out, program.as_deref()).unwrap();
         (directory, cache)
+    }
+
+    fn stored() -> (tempfile::TempDir, Cache) {
+        stored_with(Some("program"))
     }
 
     #[test]
@@ -127,6 +145,8 @@ mod tests {
             ("6.1.0", "key")
         );
         assert_eq!(fs::read_to_string(built.vmlinux).unwrap(), "image");
+        let selftest = built.selftest.unwrap();
+        assert_eq!(fs::read_to_string(selftest).unwrap(), "program");
         assert!(load(&cache, "other").unwrap().is_none());
     }
 
@@ -136,6 +156,7 @@ mod tests {
             ("vmlinux", "imago"),
             ("vmlinux", ""),
             ("config", "CONFIG_A=n\n"),
+            (SELFTEST, "programme"),
             ("identity.json", "{\"name\": "),
         ] {
             let (_directory, cache) = stored();
@@ -144,8 +165,17 @@ mod tests {
             assert!(load(&cache, "key").unwrap().is_none(), "{file}");
             assert!(!cache.root().join("kernels/key").exists(), "{file}");
         }
-        let (_directory, cache) = stored();
-        fs::remove_file(cache.root().join("kernels/key/vmlinux")).unwrap();
-        assert!(load(&cache, "key").unwrap().is_none());
+        for file in ["vmlinux", SELFTEST] {
+            let (_directory, cache) = stored();
+            fs::remove_file(cache.root().join("kernels/key").join(file)).unwrap();
+            assert!(load(&cache, "key").unwrap().is_none(), "{file}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_a_selftest_is_whole_too() {
+        let (_directory, cache) = stored_with(None);
+        let built = load(&cache, "key").unwrap().unwrap();
+        assert_eq!(built.selftest, None);
     }
 }

@@ -149,6 +149,7 @@ fn boot(name: &str) -> Result<Vm, VmError> {
         compiler: word(),
         vmlinux: name.into(),
         config: name.into(),
+        selftest: None,
         key: word(),
     };
     let accelerator = Accelerator {
