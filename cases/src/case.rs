@@ -14,6 +14,8 @@ pub enum Group {
     Multicast,
     /// What cannot use the ring arrives by ordinary copying.
     Fallback,
+    /// The series' own selftest passes.
+    Kselftest,
 }
 
 /// The network that a case runs on.

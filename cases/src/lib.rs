@@ -3,7 +3,7 @@
 //!
 //! A [`Case`] is a sentence about memory-mapped netlink and the code that proves it on a running
 //! kernel. This crate knows nothing of virtual machines: it expects the [`Topology`] that a case
-//! names to be there, and `nft` and `ip` in `PATH`.
+//! names to be there, `nft` and `ip` in `PATH`, and the series' own selftest in `/usr/lib/nlring`.
 
 mod answers;
 mod bulk;
@@ -12,6 +12,8 @@ mod consumer;
 mod counters;
 mod fallback;
 mod groups;
+mod kselftest;
+mod ktap;
 mod ledger;
 mod multicast;
 mod namespace;

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::{Case, fallback, multicast, ordering, ownership};
+use crate::{Case, fallback, kselftest, multicast, ordering, ownership};
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     [
@@ -11,6 +11,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ownership::CASES,
         multicast::CASES,
         fallback::CASES,
+        kselftest::CASES,
     ]
     .concat()
 });
