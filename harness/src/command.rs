@@ -14,6 +14,7 @@ use crate::case_run::Hypervisor;
 use crate::error::Error;
 use crate::interrupt;
 use crate::lab::{self, Lab};
+use crate::lint;
 use crate::listing::{self, ListedKernel};
 use crate::plan::{self, Partition, Request};
 use crate::render::{self, Output};
@@ -25,7 +26,7 @@ use crate::{doctor, seed};
 const STATUSES: &str = "\
 Exit status:
   0    all is well; run: every case passed or was skipped
-  1    run: a case failed; doctor: a run cannot work like this
+  1    run: a case failed; doctor: a run cannot work like this; lint: there are complaints
   2    wrong usage: unknown option, kernel or group, a report directory that cannot be written
   3    infra: no VM, VM lost, no word from the guest, no kernel, a missing package, no disk space;
        run: no case failed, and at least one has no verdict
@@ -75,6 +76,15 @@ enum KernelCommand {
     Build {
         /// Their names; none: all of them
         kernels: Vec<String>,
+    },
+    /// Judge the series patch by patch: each must build with and without the option, and compiler (W=1),
+    /// sparse, kernel-doc and checkpatch --strict must not say anything new; without the option the
+    /// text of `af_netlink.o` must not grow. What was clean is not judged again until it changes
+    #[command(after_help = STATUSES)]
+    Lint {
+        /// On this base; may be given again [default: on all of them]
+        #[arg(long = "base", value_name = "B")]
+        bases: Vec<String>,
     },
 }
 
@@ -141,6 +151,11 @@ impl Cli {
             }
             Command::Kernel(KernelCommand::List { json }) => list_kernels(&tree, json),
             Command::Kernel(KernelCommand::Build { kernels }) => build_kernels(&tree, kernels),
+            Command::Kernel(KernelCommand::Lint { bases }) => {
+                end_on_signals()?;
+                let is_clean = lint::series(&tree, &bases, &mut io::stdout())?;
+                Ok(u8::from(!is_clean))
+            }
             Command::Run(arguments) => run(&tree, arguments),
         }
     }
@@ -179,13 +194,17 @@ fn build_kernels(tree: &Tree, mut names: Vec<String>) -> Result<u8, Error> {
             .map(|entry| entry.name.clone())
             .collect();
     }
-    // Nothing needs to be put in order: the cache is never half-written.
-    interrupt::watch(|signal| std::process::exit(128 + signal)).map_err(Error::Output)?;
+    end_on_signals()?;
     let mut renderer = render::choose(Output::Person);
     for name in names {
         lab::build_kernel(tree, &cache, &name, &mut |event| renderer.show(&event))?;
     }
     Ok(0)
+}
+
+/// Nothing needs to be put in order: the cache is never half-written.
+fn end_on_signals() -> Result<(), Error> {
+    interrupt::watch(|signal| std::process::exit(128 + signal)).map_err(Error::Output)
 }
 
 fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {

@@ -111,7 +111,8 @@ pub fn build_kernel(
     Ok(built)
 }
 
-fn require(what: &'static str, needs: &[Need]) -> Result<(), Error> {
+/// Refuses to begin `what` without the packages that it needs.
+pub fn require(what: &'static str, needs: &[Need]) -> Result<(), Error> {
     let missing = packages::missing(needs);
     if missing.is_empty() {
         Ok(())

@@ -26,6 +26,8 @@ pub mod interrupt;
 #[cfg(feature = "host")]
 pub mod lab;
 #[cfg(feature = "host")]
+pub mod lint;
+#[cfg(feature = "host")]
 pub mod listing;
 #[cfg(feature = "host")]
 pub mod packages;

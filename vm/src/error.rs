@@ -25,6 +25,24 @@ pub enum VmError {
         /// Those there are.
         known: String,
     },
+    /// A base that kernels.toml has no kernel of.
+    #[error(
+        "no kernel has a base named `{name}`; kernel-config/kernels.toml has kernels of {known}"
+    )]
+    UnknownBase {
+        /// As asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A base without the two kernels that show what the option costs.
+    #[error(
+        "base `{base}` lacks a kernel with the series, or one with the option beside one without; add them to kernel-config/kernels.toml"
+    )]
+    Unpaired {
+        /// Its name.
+        base: String,
+    },
     /// kernels.toml, a fragment or a patch is not as it must be.
     #[error("cannot use {path}: {reason}")]
     Config {
@@ -167,7 +185,10 @@ impl VmError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::UnknownKernel { .. } | Self::Config { .. } => Class::Usage,
+            Self::UnknownKernel { .. }
+            | Self::UnknownBase { .. }
+            | Self::Unpaired { .. }
+            | Self::Config { .. } => Class::Usage,
             _ => Class::Infra,
         }
     }

@@ -131,6 +131,43 @@ impl Matrix {
     }
 }
 
+impl Matrix {
+    /// The bases that there are kernels of, in the order of these.
+    #[must_use]
+    pub fn bases(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for entry in &self.entries {
+            if !names.contains(&entry.base.name.as_str()) {
+                names.push(&entry.base.name);
+            }
+        }
+        names
+    }
+
+    /// The first kernel of `base` that has the series without the option, and the first with it.
+    ///
+    /// # Errors
+    /// There is no such base, or not both kernels.
+    pub fn pair(&self, base: &str) -> Result<(&Entry, &Entry), VmError> {
+        if !self.bases().contains(&base) {
+            return Err(VmError::UnknownBase {
+                name: base.to_owned(),
+                known: self.bases().join(", "),
+            });
+        }
+        let first = |ringed| {
+            let with_series = |entry: &&Entry| entry.base.name == base && entry.series;
+            let mut kernels = self.entries.iter().filter(with_series);
+            kernels.find(|entry| entry.ringed == ringed)
+        };
+        first(false)
+            .zip(first(true))
+            .ok_or_else(|| VmError::Unpaired {
+                base: base.to_owned(),
+            })
+    }
+}
+
 fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
     let file: File = toml::from_str(text).map_err(|error| one_line(&error, text))?;
     let mut bases = BTreeMap::new();

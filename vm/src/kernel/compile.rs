@@ -62,9 +62,8 @@ impl Make {
         on: &mut dyn FnMut(Event),
     ) -> Result<u64, VmError> {
         on(Event::Phase(Phase::Compile));
-        let jobs = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut done = 0;
-        self.watch(&["vmlinux"], jobs, |line| {
+        self.watch(&["vmlinux"], jobs(), |line| {
             if let Some(what) = step(line) {
                 done += 1;
                 on(Event::Steps {
@@ -75,6 +74,18 @@ impl Make {
             }
         })?;
         Ok(done)
+    }
+
+    /// Makes objects, or those of directories, and has everyone who can say something about each that
+    /// is made: the compiler with the warnings that patches must not add, kernel-doc, sparse.
+    pub(super) fn objects(
+        &self,
+        targets: &[String],
+        on_line: impl FnMut(&str),
+    ) -> Result<(), VmError> {
+        let targets = targets.iter().map(String::as_str);
+        let arguments: Vec<_> = ["W=1", "C=1"].into_iter().chain(targets).collect();
+        self.watch(&arguments, jobs(), on_line)
     }
 
     fn watch(
@@ -159,6 +170,10 @@ impl Make {
             log: self.log.clone(),
         })
     }
+}
+
+fn jobs() -> usize {
+    thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 /// What went wrong, as the lines go by.

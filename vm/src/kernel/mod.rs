@@ -7,6 +7,7 @@
 
 mod compile;
 mod configure;
+pub mod lint;
 mod out_directory;
 pub(crate) mod selftest;
 mod series;
@@ -167,7 +168,7 @@ pub fn build(
     let pristine = source::pristine(cache, base, &recipe.identity, on)?;
 
     on(Event::Phase(Phase::Patch));
-    let work = source::work(cache, base, &recipe.identity, &pristine)?;
+    let work = source::work(cache, base, &recipe.identity.id, &pristine)?;
     let scratch = tempfile::tempdir_in(cache.root())
         .map_err(VmError::io("cannot make a directory in", cache.root()))?;
     recipe

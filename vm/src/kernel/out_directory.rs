@@ -58,6 +58,18 @@ impl OutDirectory {
         })
     }
 
+    /// Whether one of `kernel` is kept, so that opening it does not mean to start from nothing or from
+    /// another kernel's.
+    pub(super) fn is_kept(
+        cache: &Cache,
+        base: &str,
+        kernel: &str,
+        compiler: &str,
+    ) -> Result<bool, VmError> {
+        let rest = cache.place("out", &format!("{base}-{kernel}"))?;
+        Ok(usable(&rest, compiler))
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -86,7 +98,8 @@ impl OutDirectory {
         }
     }
 
-    fn keep(&self) -> Result<(), VmError> {
+    /// Nothing of it is half made.
+    pub(super) fn keep(&self) -> Result<(), VmError> {
         fs::rename(&self.path, &self.rest).map_err(VmError::io("cannot name", &self.rest))
     }
 }

@@ -18,7 +18,7 @@ use crate::digest::Key;
 use crate::matrix::Base;
 
 /// One patch, read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Patch {
     /// Its path below `patches/`, so that a base's own form is told from the shared one.
     name: String,
@@ -75,6 +75,26 @@ impl Series {
         Ok(Self { patches })
     }
 
+    pub(super) fn patches(&self) -> &[Patch] {
+        &self.patches
+    }
+
+    /// Of it, the first `count` patches.
+    pub(super) fn first(&self, count: usize) -> Self {
+        Self {
+            patches: self.patches[..count].to_vec(),
+        }
+    }
+
+    /// The files that some patch names.
+    pub(super) fn touched(&self, base: &Base) -> Result<BTreeSet<PathBuf>, VmError> {
+        let mut files = self.patches.iter().map(|patch| patch.touched(base));
+        files.try_fold(BTreeSet::new(), |mut all, files| {
+            all.extend(files?);
+            Ok(all)
+        })
+    }
+
     /// SHA-256 of the names and contents, in order.
     pub(super) fn sha256(&self) -> String {
         self.patches
@@ -94,10 +114,7 @@ impl Series {
         work: &Path,
         scratch: &Path,
     ) -> Result<(), VmError> {
-        let mut after = BTreeSet::new();
-        for patch in &self.patches {
-            after.extend(touched(&patch.text).map_err(|reason| patch.refused(base, reason))?);
-        }
+        let after = self.touched(base)?;
         for file in &after {
             copy_if_there(&pristine.join(file), &scratch.join(file))?;
         }
@@ -128,6 +145,19 @@ impl Series {
 }
 
 impl Patch {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The files that it names.
+    pub(super) fn touched(&self, base: &Base) -> Result<BTreeSet<PathBuf>, VmError> {
+        touched(&self.text).map_err(|reason| self.refused(base, reason))
+    }
+
     fn refused(&self, base: &Base, reason: String) -> VmError {
         VmError::Patch {
             patch: self.name.clone(),
@@ -288,13 +318,24 @@ fn replace(from: &Path, to: &Path) -> Result<(), VmError> {
         Some(content) => {
             let directory = to.parent().expect("a file in the tree");
             fs::create_dir_all(directory).map_err(VmError::io("cannot make", directory))?;
+            let mode = fs::metadata(from).map_err(VmError::io("cannot read", from))?;
             write_whole(to, &content)?;
-            let mode = fs::metadata(from)
-                .map_err(VmError::io("cannot read", from))?
-                .permissions();
-            fs::set_permissions(to, mode).map_err(VmError::io("cannot set the mode of", to))
+            fs::set_permissions(to, mode.permissions())
+                .map_err(VmError::io("cannot set the mode of", to))
         }
     }
+}
+
+/// Gives `file` of a work tree, if it is there, a new time, so that make takes it for changed. It may be
+/// a link to the base's, whose time must stay.
+pub(super) fn renew(file: &Path) -> Result<(), VmError> {
+    let Some(content) = read_if_there(file)? else {
+        return Ok(());
+    };
+    let mode = fs::metadata(file).map_err(VmError::io("cannot read", file))?;
+    write_whole(file, &content)?;
+    fs::set_permissions(file, mode.permissions())
+        .map_err(VmError::io("cannot set the mode of", file))
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, VmError> {

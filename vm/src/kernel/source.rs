@@ -135,14 +135,14 @@ fn fill(base: &Base, place: &Path) -> Result<(), VmError> {
     Ok(())
 }
 
-/// The work tree, a hard-linked copy of the base, made now if it is not there.
+/// The work tree `name`, a hard-linked copy of the base, made now if it is not there.
 pub(super) fn work(
     cache: &Cache,
     base: &Base,
-    identity: &Identity,
+    name: &str,
     pristine: &Path,
 ) -> Result<PathBuf, VmError> {
-    let place = cache.place("work", &identity.id)?;
+    let place = cache.place("work", name)?;
     if place.is_dir() {
         return Ok(place);
     }

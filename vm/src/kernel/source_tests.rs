@@ -48,7 +48,7 @@ impl Place {
     fn work(&self, base: &Base) -> Result<PathBuf, VmError> {
         let identity = identify(&self.cache, base)?;
         let pristine = pristine(&self.cache, base, &identity, &mut |_| ())?;
-        work(&self.cache, base, &identity, &pristine)
+        work(&self.cache, base, &identity.id, &pristine)
     }
 }
 
