@@ -12,6 +12,8 @@
 //! | `steps/<base>-<kernel>` | how many steps a build from nothing took |
 //! | `kernels/<key>/` | finished kernels |
 //! | `initramfs/<key>.cpio` | packed guests |
+//! | `selftests/<key>/` | the kernel's own selftests, with their C programs built |
+//! | `virtme-ng/<key>/` | virtme-ng, put there by `vm/scripts/virtme` |
 //! | `accelerator/<key>.json` | what the probe found |
 //! | `digest/<key>.json` | digests of files, believed while the file's times and size stay |
 //! | `log/` | logs of kernel builds |

@@ -22,8 +22,10 @@ pub mod machine;
 pub mod matrix;
 pub mod probe;
 mod qemu;
+pub mod selftests;
 pub mod topology;
 mod tsc;
+pub mod virtme;
 
 pub use cache::Cache;
 pub use error::{Class, VmError};

@@ -2,7 +2,7 @@
 //! A VM: booted, asked to do jobs, powered off.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nlring_channel::{Job, Outcome, ToGuest, ToHost};
 
-use crate::accelerator::Accelerator;
+use crate::accelerator::{Accelerator, Name};
 use crate::console::Drain;
 use crate::conversation::{Conversation, Heard};
 use crate::deadline::Deadlines;
@@ -112,17 +112,45 @@ impl Vm {
         deadlines: Deadlines,
     ) -> Result<Self, VmError> {
         let start = Instant::now();
-        let (mut qemu, channel) = Qemu::start(config, host)?;
-        let mut conversation = Conversation::new(channel).map_err(VmError::io(
-            "cannot set up the channel beside",
-            config.console,
-        ))?;
-        let ready = introduce(&mut qemu, &mut conversation, config, deadlines, start)?;
-        if !config.accelerator.name.admits(&ready.clocksource) {
-            let accelerator = config.accelerator.name.as_str();
+        let (channel, agent) = socket_pair(config.console)?;
+        let (ours, console) = socket_pair(config.console)?;
+        let mut command = Command::new(&host.qemu);
+        command
+            .args(qemu::arguments(&parts(
+                config,
+                host.chassis,
+                &agent,
+                &console,
+            )))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let console_log = Drain::into_log(ours, config.console)?;
+        let inherited = vec![agent.as_raw_fd(), console.as_raw_fd()];
+        let qemu = Qemu::start(command, inherited, console_log, config.console)?;
+        drop((agent, console)); // and with them our copies of QEMU's ends, so that we see it end
+        let subject = Subject {
+            kernel: &config.kernel.name,
+            accelerator: config.accelerator.name,
+        };
+        Self::meet(qemu, channel, &subject, deadlines, start)
+    }
+
+    /// Waits for the first word of the agent in a VM that was started at `start`.
+    pub(crate) fn meet(
+        mut qemu: Qemu,
+        channel: UnixStream,
+        subject: &Subject<'_>,
+        deadlines: Deadlines,
+        start: Instant,
+    ) -> Result<Self, VmError> {
+        let mut conversation = Conversation::new(channel)
+            .map_err(VmError::io("cannot set up the channel beside", &qemu.log))?;
+        let ready = introduce(&mut qemu, &mut conversation, subject, deadlines, start)?;
+        if !subject.accelerator.admits(&ready.clocksource) {
             return Err(VmError::Disguised {
                 clocksource: ready.clocksource,
-                accelerator,
+                accelerator: subject.accelerator.as_str(),
             });
         }
         Ok(Self {
@@ -212,11 +240,22 @@ impl Vm {
     }
 }
 
+/// What is booted, as errors name it.
+pub(crate) struct Subject<'a> {
+    pub(crate) kernel: &'a str,
+    pub(crate) accelerator: Name,
+}
+
+/// Two ends of a conversation; `console` is where an error about them is looked for.
+pub(crate) fn socket_pair(console: &Path) -> Result<(UnixStream, UnixStream), VmError> {
+    UnixStream::pair().map_err(VmError::io("cannot make a socket pair beside", console))
+}
+
 /// Says hello until the agent answers.
 fn introduce(
     qemu: &mut Qemu,
     conversation: &mut Conversation,
-    config: &Config<'_>,
+    subject: &Subject<'_>,
     deadlines: Deadlines,
     start: Instant,
 ) -> Result<Ready, VmError> {
@@ -240,24 +279,24 @@ fn introduce(
                 });
             }
             Heard::Message(_) | Heard::Silence => {}
-            Heard::End => return Err(qemu.ended(&config.kernel.name)),
+            Heard::End => return Err(qemu.ended(subject.kernel)),
         }
         if let Some(said) = qemu.errors.line_with("internal error") {
             // QEMU has paused the guest and will sit there for ever.
             let status = "it paused the guest".to_owned();
             return Err(VmError::QemuEnded {
-                kernel: config.kernel.name.clone(),
+                kernel: subject.kernel.to_owned(),
                 status,
                 said,
             });
         }
         if Instant::now() >= until {
             return Err(VmError::NoBoot {
-                kernel: config.kernel.name.clone(),
+                kernel: subject.kernel.to_owned(),
                 waited: start.elapsed().as_secs_f32(),
-                accelerator: config.accelerator.name.as_str(),
+                accelerator: subject.accelerator.as_str(),
                 last: qemu.last_line(),
-                console: config.console.to_owned(),
+                console: qemu.log.clone(),
             });
         }
     }
@@ -265,7 +304,7 @@ fn introduce(
 
 /// The process, and what comes out of it besides messages. Killed and reaped when dropped.
 #[derive(Debug)]
-struct Qemu {
+pub(crate) struct Qemu {
     child: Child,
     console: Drain,
     errors: Drain,
@@ -273,45 +312,26 @@ struct Qemu {
 }
 
 impl Qemu {
-    fn start(config: &Config<'_>, host: &Host) -> Result<(Self, UnixStream), VmError> {
-        let pair = || {
-            UnixStream::pair().map_err(VmError::io(
-                "cannot make a socket pair beside",
-                config.console,
-            ))
-        };
-        let ((channel, agent), (ours, console)) = (pair()?, pair()?);
-        let console_log = Drain::into_log(ours, config.console)?;
-        let mut command = Command::new(&host.qemu);
-        command
-            .args(qemu::arguments(&parts(
-                config,
-                host.chassis,
-                &agent,
-                &console,
-            )))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let inherited = vec![agent.as_raw_fd(), console.as_raw_fd()];
-        let mut child = keeper::spawn(command, Signal::SIGKILL, inherited).map_err(|source| {
-            VmError::Start {
-                program: host.qemu.display().to_string(),
-                source,
-            }
-        })?;
-        let errors = Drain::quoting(File::from(std::os::fd::OwnedFd::from(
-            child.stderr.take().expect("piped above"),
-        )));
-        Ok((
-            Self {
-                child,
-                console: console_log,
-                errors,
-                log: config.console.to_owned(),
-            },
-            channel,
-        ))
+    /// Starts `command`, which is or becomes QEMU, with the descriptors `inherited`. Its standard error
+    /// is what it says of itself, unless the caller has a use for that; then its standard output is.
+    pub(crate) fn start(
+        command: Command,
+        inherited: Vec<RawFd>,
+        console: Drain,
+        log: &Path,
+    ) -> Result<Self, VmError> {
+        let program = command.get_program().display().to_string();
+        let mut child = keeper::spawn(command, Signal::SIGKILL, inherited)
+            .map_err(|source| VmError::Start { program, source })?;
+        let stderr = child.stderr.take().map(OwnedFd::from);
+        let said = stderr.or_else(|| child.stdout.take().map(OwnedFd::from));
+        let errors = Drain::quoting(File::from(said.expect("one of the two is piped")));
+        Ok(Self {
+            child,
+            console,
+            errors,
+            log: log.to_owned(),
+        })
     }
 
     fn last_line(&self) -> String {

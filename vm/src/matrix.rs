@@ -29,6 +29,8 @@ pub struct Entry {
     pub fragments: Vec<String>,
     /// Whether it has memory-mapped netlink (`CONFIG_NETLINK_MMAP`); if not it is a control.
     pub ringed: bool,
+    /// The group of cases that it is for, where it is not for all.
+    pub group: Option<String>,
     /// Steps of make in a build from nothing, as last counted: where progress starts from.
     pub steps: u64,
 }
@@ -83,6 +85,7 @@ struct KernelLines {
     series: bool,
     fragments: Vec<String>,
     ringed: bool,
+    group: Option<String>,
     steps: u64,
 }
 
@@ -209,6 +212,7 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
                 series: lines.series,
                 fragments: lines.fragments,
                 ringed: lines.ringed,
+                group: lines.group,
                 steps: lines.steps,
             })
         })

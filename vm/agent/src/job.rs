@@ -31,7 +31,7 @@ pub(crate) fn failed(detail: String) -> Outcome {
 
 /// Runs `job` in a child and says how it ended, within its deadline.
 pub(crate) fn supervise(job: &Job) -> Outcome {
-    let mut command = Command::new("/init");
+    let mut command = Command::new("/proc/self/exe");
     command.arg(crate::JOB);
     watch(command, job)
         .unwrap_or_else(|error| failed(format!("cannot run the job's process: {error}")))

@@ -134,6 +134,30 @@ impl Recipe {
     }
 }
 
+/// A base without the series.
+pub(crate) struct Pristine {
+    /// The unpacked source; nobody changes it.
+    pub(crate) tree: PathBuf,
+    /// What identifies its content.
+    pub(crate) id: String,
+}
+
+/// The base of `entry`, unpacked now if it is not there.
+pub(crate) fn pristine(
+    cache: &Cache,
+    entry: &Entry,
+    on: &mut dyn FnMut(Event),
+) -> Result<Pristine, VmError> {
+    on(Event::Phase(Phase::Fetch));
+    let identity = source::identify(cache, &entry.base)?;
+    let _lock = cache.lock(&format!("base-{}", identity.id), || on(Event::Waiting))?;
+    let tree = source::pristine(cache, &entry.base, &identity, on)?;
+    Ok(Pristine {
+        tree,
+        id: identity.id,
+    })
+}
+
 /// The kernel, if it is in the cache whole. One that is damaged is thrown away.
 ///
 /// # Errors
