@@ -16,6 +16,16 @@ pub enum Group {
     Fallback,
     /// The series' own selftest passes.
     Kselftest,
+    /// The kernel's own selftests say the same with the series and without.
+    Compat,
+}
+
+impl Group {
+    /// Whether its cases take so long that they are run only where they are asked for by group.
+    #[must_use]
+    pub fn is_on_request(self) -> bool {
+        self == Self::Compat
+    }
 }
 
 /// The network that a case runs on.
@@ -61,6 +71,8 @@ pub struct Case {
 /// What a running case is given, and where it leaves its evidence.
 #[derive(Debug)]
 pub struct Setting {
+    /// The case's name.
+    pub case: &'static str,
     /// Seed of everything random in it.
     pub seed: u64,
     /// Multiplier on waits: 1 under KVM, larger where the machine is slower.
@@ -71,8 +83,9 @@ pub struct Setting {
 impl Setting {
     /// A setting with no evidence yet.
     #[must_use]
-    pub fn new(seed: u64, patience: u32) -> Self {
+    pub fn new(case: &'static str, seed: u64, patience: u32) -> Self {
         Self {
+            case,
             seed,
             patience,
             evidence: Vec::new(),

@@ -7,7 +7,9 @@
 
 mod answers;
 mod bulk;
+mod busy;
 mod case;
+pub mod compat;
 mod consumer;
 mod counters;
 mod fallback;
@@ -25,6 +27,7 @@ mod place;
 mod registry;
 mod rules;
 mod scribbler;
+
 mod setup;
 mod stamp;
 mod tap;

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 
-use crate::{Case, fallback, kselftest, multicast, ordering, ownership};
+use crate::{Case, compat, fallback, kselftest, multicast, ordering, ownership};
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     [
@@ -12,6 +12,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         multicast::CASES,
         fallback::CASES,
         kselftest::CASES,
+        &compat::cases(),
     ]
     .concat()
 });

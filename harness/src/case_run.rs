@@ -17,17 +17,21 @@ use crate::verdict::{Testimony, Verdict, judge};
 
 /// What gives VMs: `nlring-vm` in earnest, a puppet in tests. Errors are the one line why there is none.
 pub trait Hypervisor: Send + Sync {
-    /// Boots `kernel` with `topology`, its console going to the file `console`; returns when the guest
-    /// has said that it is ready and is known to be the machine that was asked for.
-    fn boot(
-        &self,
-        kernel: &str,
-        topology: Topology,
-        console: &Path,
-    ) -> Result<Box<dyn Guest>, String>;
+    /// Boots `kernel` on `stage`, its console going to the file `console`; returns when the guest has
+    /// said that it is ready and is known to be the machine that was asked for.
+    fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
 
     /// By how much a case's deadline and waits are stretched on what these VMs run on.
     fn patience(&self) -> u32;
+}
+
+/// What a guest finds around itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing but the guest binary and what cases call, and this network.
+    Bare(Topology),
+    /// The file system of this machine, and the selftests of the kernel's base.
+    Host,
 }
 
 /// A VM whose agent is ready.
@@ -80,13 +84,19 @@ pub fn perform(
             result.detail.clone_from(requirement);
         }
         Place::On(kernel) => in_vm(hypervisor, planned, kernel, report, &mut result, on),
+        Place::Across(_) => unreachable!("a case across kernels is compared, not performed"),
     }
+    result.duration_ms = milliseconds(begun.elapsed());
+    conclude(planned, report, result)
+}
+
+/// The result as it is reported: in one line, with the way to have it again, and kept in its folder.
+pub(crate) fn conclude(planned: &Planned, report: &Path, mut result: CaseResult) -> CaseResult {
     if planned.repetition > 0 || matches!(result.verdict, Verdict::Fail | Verdict::Infra) {
         result.evidence.push(format!("again: {}", planned.again()));
     }
     result.detail = one_line(&result.detail);
-    result.duration_ms = milliseconds(begun.elapsed());
-    if matches!(planned.place, Place::On(_))
+    if !matches!(planned.place, Place::Nowhere { .. })
         && let Err(error) = report::write_outcome(&report.join(planned.folder()), &result)
     {
         result.verdict = Verdict::Infra;
@@ -129,7 +139,7 @@ fn in_vm(
     }
     let console = folder.join("console.log");
     let begun = Instant::now();
-    let testimony = match hypervisor.boot(kernel, planned.case.topology, &console) {
+    let testimony = match hypervisor.boot(kernel, Stage::Bare(planned.case.topology), &console) {
         Err(why) => Testimony::NoGuest(why),
         Ok(guest) => {
             let after = begun.elapsed();
@@ -185,7 +195,7 @@ fn hear(
     }
 }
 
-fn fresh_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn fresh_folder(folder: &Path) -> std::io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -74,7 +74,7 @@ enum KernelCommand {
     /// changed since is not built again
     #[command(after_help = STATUSES)]
     Build {
-        /// Their names; none: all of them
+        /// Their names; none: all but those that are for a group of cases only
         kernels: Vec<String>,
     },
     /// Judge the series patch by patch: each must build with and without the option, and compiler (W=1),
@@ -191,6 +191,7 @@ fn build_kernels(tree: &Tree, mut names: Vec<String>) -> Result<u8, Error> {
         names = matrix
             .entries()
             .iter()
+            .filter(|entry| entry.group.is_none())
             .map(|entry| entry.name.clone())
             .collect();
     }

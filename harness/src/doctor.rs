@@ -115,9 +115,10 @@ fn package_finding(package: &Package, missing: &mut Vec<Package>) -> Finding {
         Need::Kernel => "no kernel can be built",
         Need::Run => "no case can run",
         Need::Lint => "the series cannot be linted",
+        Need::Compat => "the group compat cannot run",
     };
     let found = format!("missing, so {when} ({})", package.reason);
-    if package.need == Need::Lint {
+    if matches!(package.need, Need::Lint | Need::Compat) {
         note(&what, found)
     } else {
         bad(&what, found)

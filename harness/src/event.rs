@@ -62,6 +62,19 @@ pub enum Event {
         /// What it says.
         text: String,
     },
+    /// A session of the group `compat` is over.
+    Session {
+        /// Its kernel.
+        kernel: String,
+        /// Which of those on its kernel; the first is 1.
+        round: usize,
+        /// How many there are on each kernel.
+        of: usize,
+        /// Programs that ended in it.
+        programs: usize,
+        /// How long it took.
+        took: Duration,
+    },
     /// A case has its verdict.
     Judged {
         /// Its place in the plan.

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nlring_cases::Topology;
+use nlring_cases::{Topology, compat};
 use nlring_channel::{Job, Outcome};
 use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
 use nlring_vm::matrix::Matrix;
-use nlring_vm::{Cache, initramfs, probe, topology};
+use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
 
-use crate::case_run::{Errand, Guest, Hypervisor, milliseconds};
+use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
 use crate::error::Error;
 use crate::event::{Event, KernelStep};
 use crate::guest_binary;
@@ -26,12 +26,18 @@ use crate::tree::Tree;
 const CPUS: u8 = 2;
 /// Memory of a VM, in MiB.
 const MEMORY_MIB: u32 = 256;
+/// Memory of a VM on this machine's file system, in MiB: scripts keep their files in it.
+const HOST_MEMORY_MIB: u32 = 1024;
 
 /// Kernels built, guest packed, accelerator known.
 #[derive(Debug)]
 pub struct Lab {
+    root: PathBuf,
+    guest: PathBuf,
     /// Each with the guest that it boots.
     kernels: BTreeMap<String, (Built, PathBuf)>,
+    /// For kernels of the group `compat`: the selftests of their base.
+    selftests: BTreeMap<String, PathBuf>,
     accelerator: Accelerator,
 }
 
@@ -40,7 +46,10 @@ pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
     let matrix = Matrix::load(tree.root())?;
     let candidate = |entry: &nlring_vm::matrix::Entry| Candidate {
         name: entry.name.clone(),
+        base: entry.base.name.clone(),
+        series: entry.series,
         ringed: entry.ringed,
+        group: entry.group.clone(),
     };
     Ok(matrix.entries().iter().map(candidate).collect())
 }
@@ -54,6 +63,14 @@ impl Lab {
     ) -> Result<Self, Error> {
         require("run cases", &[Need::Run])?;
         let cache = Cache::open()?;
+        let matrix = Matrix::load(tree.root())?;
+        if kernels
+            .iter()
+            .any(|name| matrix.find(name).is_ok_and(|entry| entry.group.is_some()))
+        {
+            require("run the kernel's own selftests", &[Need::Compat])?;
+            virtme::install(tree.root())?;
+        }
         // First what fails fast: nobody should wait for a kernel to learn that cargo is missing.
         let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
         let mut built = BTreeMap::new();
@@ -62,6 +79,7 @@ impl Lab {
             let initramfs = initramfs::pack(&cache, &guest, kernel.selftest.as_deref())?;
             built.insert(name.clone(), (kernel, initramfs));
         }
+        let selftests = selftests(tree, &cache, kernels, on)?;
         let (first, initramfs) = built
             .values()
             .next()
@@ -74,10 +92,76 @@ impl Lab {
         };
         on(Event::Accelerator { accel, is_news });
         Ok(Self {
+            root: tree.root().to_owned(),
+            guest,
             kernels: built,
+            selftests,
             accelerator,
         })
     }
+
+    fn boot_bare(
+        &self,
+        kernel: &Built,
+        initramfs: &Path,
+        topology: topology::Topology,
+        console: &Path,
+    ) -> Result<Vm, VmError> {
+        Vm::boot(&Config {
+            kernel,
+            initramfs,
+            accelerator: &self.accelerator,
+            topology,
+            cpus: CPUS,
+            memory_mib: MEMORY_MIB,
+            console,
+        })
+    }
+
+    fn boot_on_host(&self, kernel: &Built, console: &Path) -> Result<Vm, VmError> {
+        virtme::boot(&virtme::Config {
+            root: &self.root,
+            kernel,
+            accelerator: &self.accelerator,
+            cpus: CPUS,
+            memory_mib: HOST_MEMORY_MIB,
+            agent: &self.guest,
+            environment: &[(compat::DIRECTORY, &self.selftests[&kernel.name])],
+            console,
+        })
+    }
+}
+
+/// The selftests of the bases of those of `kernels` that are for the group `compat`.
+fn selftests(
+    tree: &Tree,
+    cache: &Cache,
+    kernels: &[String],
+    on: &mut dyn FnMut(Event),
+) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let matrix = Matrix::load(tree.root())?;
+    let mut programs: Vec<&str> = compat::all()
+        .flat_map(|selftest| selftest.helpers.split(','))
+        .filter(|helper| !helper.is_empty())
+        .collect();
+    programs.sort_unstable();
+    programs.dedup();
+    let mut found = BTreeMap::new();
+    for name in kernels {
+        let entry = matrix.find(name)?;
+        if entry.group.is_some() {
+            let mut on_step = |event| {
+                on(Event::Kernel {
+                    name: name.clone(),
+                    step: step(event),
+                });
+            };
+            let directory =
+                selftests::install(cache, entry, &compat::HOMES, &programs, &mut on_step)?;
+            found.insert(name.clone(), directory);
+        }
+    }
+    Ok(found)
 }
 
 /// The kernel `name`, from the cache or built now.
@@ -151,26 +235,16 @@ fn step(event: kernel::Event) -> KernelStep {
 }
 
 impl Hypervisor for Lab {
-    fn boot(
-        &self,
-        kernel: &str,
-        topology: Topology,
-        console: &Path,
-    ) -> Result<Box<dyn Guest>, String> {
+    fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
         let (kernel, initramfs) = &self.kernels[kernel];
-        let topology = match topology {
-            Topology::None => topology::Topology::None,
-            Topology::Pairs(count) => topology::Topology::Pairs(count),
+        let topology = match stage {
+            Stage::Bare(Topology::Pairs(count)) => topology::Topology::Pairs(count),
+            Stage::Bare(Topology::None) | Stage::Host => topology::Topology::None,
         };
-        let vm = Vm::boot(&Config {
-            kernel,
-            initramfs,
-            accelerator: &self.accelerator,
-            topology,
-            cpus: CPUS,
-            memory_mib: MEMORY_MIB,
-            console,
-        })
+        let vm = match stage {
+            Stage::Bare(_) => self.boot_bare(kernel, initramfs, topology, console),
+            Stage::Host => self.boot_on_host(kernel, console),
+        }
         .map_err(|error| error.to_string())?;
         if vm.ready().release != kernel.release {
             return Err(format!(
@@ -183,6 +257,7 @@ impl Hypervisor for Lab {
         Ok(Box::new(Occupied {
             vm,
             links: topology.links(),
+            jobs: 0,
         }))
     }
 
@@ -191,10 +266,11 @@ impl Hypervisor for Lab {
     }
 }
 
-/// A booted VM and the links that its job finds.
+/// A booted VM, the links that its jobs find, and how many it was given.
 struct Occupied {
     vm: Vm,
     links: Vec<nlring_channel::Link>,
+    jobs: u32,
 }
 
 impl Guest for Occupied {
@@ -203,8 +279,9 @@ impl Guest for Occupied {
         errand: &Errand<'_>,
         on_note: &mut dyn FnMut(&str),
     ) -> Result<Outcome, String> {
+        self.jobs += 1;
         let job = Job {
-            number: 1,
+            number: self.jobs,
             name: errand.name.to_owned(),
             seed: errand.seed,
             deadline_ms: milliseconds(errand.deadline),

@@ -14,6 +14,8 @@ pub mod case_run;
 #[cfg(feature = "host")]
 pub mod command;
 #[cfg(feature = "host")]
+pub mod compat;
+#[cfg(feature = "host")]
 pub mod doctor;
 #[cfg(feature = "host")]
 pub mod error;

@@ -17,6 +17,8 @@ pub enum Need {
     Run,
     /// To lint the series.
     Lint,
+    /// To run the kernel's own selftests.
+    Compat,
 }
 
 /// What shows that a package is there.
@@ -82,6 +84,7 @@ fn parse(line: &'static str) -> Package {
             "build" => Need::Build,
             "kernel" => Need::Kernel,
             "run" => Need::Run,
+            "compat" => Need::Compat,
             "lint" => Need::Lint,
             _ => panic!("ci/packages: {need} is no need"),
         },

@@ -31,8 +31,33 @@ pub struct Request<'a> {
 pub struct Candidate {
     /// Its name in the matrix.
     pub name: String,
+    /// The name of its base.
+    pub base: String,
+    /// Whether the series is applied to that.
+    pub series: bool,
     /// Whether it has memory-mapped netlink.
     pub ringed: bool,
+    /// The group of cases that it is for, where it is not for all.
+    pub group: Option<String>,
+}
+
+/// Kernels of one base and one configuration that differ in nothing but the series.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trio {
+    /// The base as it is.
+    pub plain: String,
+    /// With the series, the option off.
+    pub off: String,
+    /// With the series, the option on.
+    pub ringed: String,
+}
+
+impl Trio {
+    /// The three, the one that the others are held against first.
+    #[must_use]
+    pub fn kernels(&self) -> [&str; 3] {
+        [&self.plain, &self.off, &self.ringed]
+    }
 }
 
 /// A case to be run, or to be skipped.
@@ -57,6 +82,8 @@ pub struct Planned {
 pub enum Place {
     /// On this kernel.
     On(String),
+    /// On all of these, to be compared.
+    Across(Trio),
     /// Nowhere; the kernel that was asked for, and the requirement that is missing.
     Nowhere {
         /// The kernel asked for.
@@ -72,6 +99,7 @@ impl Planned {
     pub fn kernel(&self) -> Option<&str> {
         match &self.place {
             Place::On(kernel) => Some(kernel),
+            Place::Across(trio) => Some(&trio.ringed),
             Place::Nowhere { kernel, .. } => kernel.as_deref(),
         }
     }
@@ -92,10 +120,12 @@ impl Planned {
             .kernel()
             .map(|kernel| format!(" --kernel {kernel}"))
             .unwrap_or_default();
-        format!(
-            "ci/nlring run {}{kernel} --seed {}",
-            self.case.name, self.base_seed
-        )
+        let name = if self.case.group.is_on_request() {
+            full_name(self.case)
+        } else {
+            self.case.name.to_owned()
+        };
+        format!("ci/nlring run {name}{kernel} --seed {}", self.base_seed)
     }
 }
 
@@ -154,6 +184,22 @@ pub fn full_name(case: &Case) -> String {
 
 /// Whether `kernel` has what `case` asks for; if not, the requirement.
 pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
+    let group = group_word(case.group);
+    match &kernel.group {
+        Some(other) if *other != group => {
+            return Err(format!(
+                "{} is for cases of the group {other} only",
+                kernel.name
+            ));
+        }
+        None if case.group.is_on_request() => {
+            return Err(format!(
+                "needs a kernel that is for the group {group}; {} is not",
+                kernel.name
+            ));
+        }
+        _ => {}
+    }
     match (case.kernel, kernel.ringed) {
         (Kernel::Ringed, false) => Err(format!(
             "needs a kernel with memory-mapped netlink; {} has none",
@@ -221,8 +267,11 @@ fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate
 }
 
 fn select(cases: &'static [Case], request: &Request<'_>) -> Result<Vec<&'static Case>, Error> {
+    let matches = |case: &Case, filter: &String| {
+        full_name(case).contains(filter) && is_asked_for(case, filter, request)
+    };
     for filter in request.filters {
-        if !cases.iter().any(|case| full_name(case).contains(filter)) {
+        if !cases.iter().any(|case| matches(case, filter)) {
             return Err(Error::UnknownCase {
                 filter: filter.clone(),
                 nearest: nearest(cases, filter),
@@ -240,14 +289,24 @@ fn select(cases: &'static [Case], request: &Request<'_>) -> Result<Vec<&'static 
         }
     }
     let wanted = |case: &&Case| {
-        let name = full_name(case);
-        request
+        let of_group = request
             .group
-            .is_none_or(|group| group_word(case.group) == group)
-            && (request.filters.is_empty()
-                || request.filters.iter().any(|filter| name.contains(filter)))
+            .is_none_or(|group| group_word(case.group) == group);
+        let named = if request.filters.is_empty() {
+            is_asked_for(case, "", request)
+        } else {
+            request.filters.iter().any(|filter| matches(case, filter))
+        };
+        of_group && named
     };
     Ok(cases.iter().filter(wanted).collect())
+}
+
+/// Whether a case that is run on request only is requested: its group is named, by option or filter.
+fn is_asked_for(case: &Case, filter: &str, request: &Request<'_>) -> bool {
+    !case.group.is_on_request()
+        || request.group.is_some()
+        || filter.contains(&group_word(case.group))
 }
 
 fn nearest(cases: &[Case], filter: &str) -> Option<String> {
@@ -255,10 +314,13 @@ fn nearest(cases: &[Case], filter: &str) -> Option<String> {
     let best = cases
         .iter()
         .max_by(|a, b| likeness(a.name).total_cmp(&likeness(b.name)))?;
-    (likeness(best.name) > 0.8).then(|| best.name.to_owned())
+    (likeness(best.name) > 0.8).then(|| full_name(best))
 }
 
 fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {
+    if case.group == Group::Compat {
+        return across(case, matrix, asked);
+    }
     if let Some(kernel) = asked {
         return match satisfies(case, kernel) {
             Ok(()) => Place::On(kernel.name.clone()),
@@ -280,6 +342,31 @@ fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place 
                     "needs a kernel with memory-mapped netlink; kernels.toml names none",
                 ),
             },
+        },
+    }
+}
+
+/// The kernels for the case's group over the base that was asked for, else over the first that has any.
+fn across(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {
+    let group = group_word(case.group);
+    let for_group = |kernel: &&Candidate| kernel.group.as_ref() == Some(&group);
+    let base = asked.or_else(|| matrix.iter().find(for_group));
+    let base = base.map(|kernel| kernel.base.as_str());
+    let find = |series, ringed| {
+        let fits = |kernel: &&Candidate| {
+            Some(kernel.base.as_str()) == base && (kernel.series, kernel.ringed) == (series, ringed)
+        };
+        let found = matrix.iter().filter(for_group).find(fits);
+        found.map(|kernel| kernel.name.clone())
+    };
+    match (find(false, false), find(true, false), find(true, true)) {
+        (Some(plain), Some(off), Some(ringed)) => Place::Across(Trio { plain, off, ringed }),
+        _ => Place::Nowhere {
+            kernel: asked.map(|kernel| kernel.name.clone()),
+            requirement: format!(
+                "needs three kernels for the group {group} over base {}: without the series, with it and the option off, with both; kernels.toml does not name them all",
+                base.unwrap_or("any")
+            ),
         },
     }
 }
@@ -317,20 +404,42 @@ mod tests {
         }
     }
 
-    static CASES: [Case; 4] = [
+    static CASES: [Case; 5] = [
         case("frames_stand_in_order", Group::Ordering, Kernel::Ringed),
         case("frames_may_overtake", Group::Ordering, Kernel::Ringed),
         case("a_plain_kernel_says_so", Group::Fallback, Kernel::Plain),
         case("recvmsg_works", Group::Fallback, Kernel::Any),
+        case("rtnetlink.sh", Group::Compat, Kernel::Any),
     ];
 
     fn matrix() -> Vec<Candidate> {
         [("6.1", true), ("6.1-off", false)]
             .map(|(name, ringed)| Candidate {
                 name: name.to_owned(),
+                base: String::from("6.1"),
+                series: true,
                 ringed,
+                group: None,
             })
             .to_vec()
+    }
+
+    /// With what the group `compat` needs, in front, where nothing else may take it.
+    fn matrix_with_trio() -> Vec<Candidate> {
+        let of_group = |name: &str, series, ringed| Candidate {
+            name: name.to_owned(),
+            base: String::from("6.1"),
+            series,
+            ringed,
+            group: Some(String::from("compat")),
+        };
+        let mut matrix = vec![
+            of_group("6.1-compat-plain", false, false),
+            of_group("6.1-compat-off", true, false),
+            of_group("6.1-compat", true, true),
+        ];
+        matrix.extend(self::matrix());
+        matrix
     }
 
     fn everything() -> Request<'static> {
@@ -399,6 +508,60 @@ mod tests {
         let plan = plan(&CASES, &matrix()[..1], &everything()).unwrap();
         assert!(
             matches!(&plan[2].place, Place::Nowhere { kernel: None, requirement } if requirement.contains("names none"))
+        );
+    }
+
+    #[test]
+    fn what_is_run_on_request_runs_where_its_group_is_named_and_across_its_kernels() {
+        let chosen = |filters: &[&str], group| {
+            let filters: Vec<String> = filters.iter().map(|&filter| filter.to_owned()).collect();
+            let request = Request {
+                filters: &filters,
+                group,
+                ..everything()
+            };
+            plan(&CASES, &matrix_with_trio(), &request)
+        };
+        let everything = chosen(&[], None).unwrap();
+        assert_eq!(
+            names(&everything),
+            names(&plan(&CASES, &matrix(), &self::everything()).unwrap())
+        );
+        let refused = chosen(&["rtnetlink"], None).unwrap_err().to_string();
+        assert!(refused.contains("compat::rtnetlink.sh"), "{refused}");
+        for asked in [
+            chosen(&[], Some("compat")),
+            chosen(&["compat::rtnet"], None),
+        ] {
+            let asked = asked.unwrap();
+            let Place::Across(trio) = &asked[0].place else {
+                panic!("{asked:?}")
+            };
+            assert_eq!(
+                trio.kernels(),
+                ["6.1-compat-plain", "6.1-compat-off", "6.1-compat"]
+            );
+            assert!(
+                asked[0]
+                    .again()
+                    .contains("run compat::rtnetlink.sh --kernel 6.1-compat")
+            );
+        }
+    }
+
+    #[test]
+    fn the_kernel_asked_for_names_the_base_to_compare_on() {
+        let request = Request {
+            group: Some("compat"),
+            kernel: Some("6.1-off"),
+            ..everything()
+        };
+        let across = plan(&CASES, &matrix_with_trio(), &request).unwrap();
+        assert_eq!(names(&across), [("rtnetlink.sh", Some("6.1-compat"))]);
+        let nowhere = plan(&CASES, &matrix(), &request).unwrap();
+        assert!(
+            matches!(&nowhere[0].place, Place::Nowhere { requirement, .. } if requirement.contains("three kernels")),
+            "{nowhere:?}"
         );
     }
 

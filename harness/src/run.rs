@@ -15,6 +15,7 @@ use std::time::Instant;
 use chrono::{SecondsFormat, Utc};
 
 use crate::case_run::{Hypervisor, Moment, milliseconds, perform, without_verdict};
+use crate::compat;
 use crate::error::Error;
 use crate::event::Event;
 use crate::interrupt;
@@ -60,10 +61,15 @@ impl Run {
     pub fn kernels(&self) -> Vec<String> {
         let mut kernels: Vec<String> = Vec::new();
         for planned in &self.plan {
-            if let Place::On(kernel) = &planned.place
-                && !kernels.contains(kernel)
-            {
-                kernels.push(kernel.clone());
+            let needed = match &planned.place {
+                Place::On(kernel) => vec![kernel.as_str()],
+                Place::Across(trio) => trio.kernels().to_vec(),
+                Place::Nowhere { .. } => Vec::new(),
+            };
+            for kernel in needed {
+                if !kernels.iter().any(|known| known == kernel) {
+                    kernels.push(kernel.to_owned());
+                }
             }
         }
         kernels
@@ -192,7 +198,36 @@ struct Shared {
     jobs: usize,
 }
 
-/// Prepares, then lets `jobs` workers take cases in the plan's order.
+/// What one worker takes on: a case by itself, or all that are compared across the same kernels.
+enum Task<'a> {
+    Case(&'a Planned),
+    Comparison(Vec<&'a Planned>),
+}
+
+/// The plan as tasks, in its order; a comparison stands where its first case does.
+fn tasks(plan: &[Planned]) -> VecDeque<Task<'_>> {
+    let mut tasks: VecDeque<Task<'_>> = VecDeque::new();
+    for planned in plan {
+        let together = tasks.iter_mut().find_map(|task| match task {
+            Task::Comparison(cases)
+                if matches!(planned.place, Place::Across(_))
+                    && cases[0].place == planned.place
+                    && cases[0].repetition == planned.repetition =>
+            {
+                Some(cases)
+            }
+            _ => None,
+        });
+        match (together, &planned.place) {
+            (Some(cases), _) => cases.push(planned),
+            (None, Place::Across(_)) => tasks.push_back(Task::Comparison(vec![planned])),
+            (None, _) => tasks.push_back(Task::Case(planned)),
+        }
+    }
+    tasks
+}
+
+/// Prepares, then lets `jobs` workers take tasks in the plan's order.
 fn direct(
     shared: &Shared,
     kernels: &[String],
@@ -205,7 +240,7 @@ fn direct(
     } else {
         Arc::from(prepare(kernels, &mut on)?)
     };
-    let waiting: Mutex<VecDeque<&Planned>> = Mutex::new(shared.plan.iter().collect());
+    let waiting = Mutex::new(tasks(&shared.plan));
     thread::scope(|scope| {
         for _ in 0..shared.jobs.min(shared.plan.len()) {
             scope.spawn(|| {
@@ -215,8 +250,19 @@ fn direct(
                         .lock()
                         .expect("no worker panics with it")
                         .pop_front();
-                    let Some(planned) = next else { break };
-                    work(hypervisor.as_ref(), planned, shared, tell);
+                    match next {
+                        Some(Task::Case(planned)) => {
+                            work(hypervisor.as_ref(), planned, shared, tell);
+                        }
+                        Some(Task::Comparison(cases)) => compat::compare(
+                            hypervisor.as_ref(),
+                            &cases,
+                            &shared.directory,
+                            shared.jobs,
+                            &|event| drop(tell.send(Message::Event(event))),
+                        ),
+                        None => break,
+                    }
                 }
             });
         }
@@ -258,7 +304,7 @@ impl Hypervisor for NotNeeded {
     fn boot(
         &self,
         kernel: &str,
-        _: nlring_cases::Topology,
+        _: crate::case_run::Stage,
         _: &std::path::Path,
     ) -> Result<Box<dyn crate::case_run::Guest>, String> {
         Err(format!("nothing was prepared for kernel {kernel}"))

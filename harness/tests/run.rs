@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nlring_cases::{Case, Group, Kernel, Setting, Topology};
 use nlring_channel::{Outcome, Status};
-use nlring_harness::case_run::{Errand, Guest, Hypervisor};
+use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
 use nlring_harness::plan::{Candidate, Partition, Request, plan};
@@ -32,7 +32,7 @@ struct Puppet {
 }
 
 impl Hypervisor for Puppets {
-    fn boot(&self, kernel: &str, _: Topology, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn boot(&self, kernel: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
         if kernel == "dead" {
             fs::write(console, "SeaBIOS\n").unwrap();
             return Err(String::from(
@@ -164,7 +164,10 @@ impl Renderer for Recorder {
 fn matrix() -> Vec<Candidate> {
     let candidate = |name: &str, ringed| Candidate {
         name: name.to_owned(),
+        base: String::from("6.1"),
+        series: true,
         ringed,
+        group: None,
     };
     vec![candidate("6.1", true), candidate("dead", false)]
 }

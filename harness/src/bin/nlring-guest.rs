@@ -13,7 +13,7 @@ fn run(job: &Job) -> Outcome {
     let Some(case) = find(&job.name) else {
         return unknown_case::outcome(&job.name);
     };
-    let mut setting = Setting::new(job.seed, job.patience);
+    let mut setting = Setting::new(case.name, job.seed, job.patience);
     let (status, detail) = match (case.run)(&mut setting) {
         Ok(()) => (Status::Pass, String::from("the sentence held")),
         Err(error) => match error.downcast_ref::<Unmet>() {

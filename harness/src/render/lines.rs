@@ -74,6 +74,13 @@ impl<W: Write> Renderer for Lines<W> {
             Event::GuestBinary => self.say("guest binary: building"),
             Event::Accelerator { accel, is_news } => self.say(accelerator(accel, *is_news)),
             Event::Started { .. } | Event::Ready { .. } | Event::Note { .. } => {}
+            Event::Session {
+                kernel,
+                round,
+                of,
+                programs,
+                took,
+            } => self.say(session(kernel, *round, *of, *programs, *took)),
             Event::Judged { result, again, .. } => {
                 for line in judged(result, again) {
                     self.say(line);
@@ -115,6 +122,14 @@ pub fn accelerator(accel: &Accel, is_news: bool) -> String {
     } else {
         format!("accelerator: {}", accel.name)
     }
+}
+
+/// A session that is over.
+pub fn session(kernel: &str, round: usize, of: usize, programs: usize, took: Duration) -> String {
+    format!(
+        "session {round} of {of} on {kernel}: {programs} programs in {}",
+        seconds(took)
+    )
 }
 
 /// A verdict, with what a person needs to go on where it is not a pass.

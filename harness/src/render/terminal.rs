@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Renderer;
-use super::lines::{accelerator, judged, planned, seconds};
+use super::lines::{accelerator, judged, planned, seconds, session};
 use super::table::table;
 use crate::event::{Event, KernelStep};
 use crate::interrupt;
@@ -154,6 +154,13 @@ impl Renderer for Terminal {
                     bar.set_message(format!("{name}: {text}"));
                 }
             }
+            Event::Session {
+                kernel,
+                round,
+                of,
+                programs,
+                took,
+            } => self.say(session(kernel, *round, *of, *programs, *took)),
             Event::Judged {
                 index,
                 result,
