@@ -6,6 +6,7 @@ use std::io;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -40,14 +41,16 @@ pub(crate) struct Received {
 }
 
 impl Busy {
-    /// Starts the traffic; waits are stretched by `patience`.
+    /// Starts the traffic and waits for the first message, or for the end of all hope for one; waits
+    /// are stretched by `patience`.
     pub(crate) fn start(patience: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        Self {
-            stop,
-            consumer: thread::spawn(move || consume(&asked, PATIENCE * patience)),
-        }
+        let (first, begun) = mpsc::channel();
+        let consumer = thread::spawn(move || consume(&asked, &first, PATIENCE * patience));
+        // An end without a message is told by `finish`.
+        let _ = begun.recv();
+        Self { stop, consumer }
     }
 
     /// Ends the traffic. That a packet was lost, or that none came for long, is an error.
@@ -62,7 +65,7 @@ impl Busy {
 }
 
 /// In a thread of its own, which takes the namespace with it when it ends.
-fn consume(stop: &AtomicBool, patience: Duration) -> anyhow::Result<Received> {
+fn consume(stop: &AtomicBool, first: &Sender<()>, patience: Duration) -> anyhow::Result<Received> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])
@@ -88,6 +91,8 @@ fn consume(stop: &AtomicBool, patience: Duration) -> anyhow::Result<Received> {
             Way::Frame(_) => received.in_frames += 1,
             Way::Copy(_) | Way::Plain => received.by_copy += 1,
         }
+        // Only before the first somebody waits for it.
+        let _ = first.send(());
         consumer.verdict(packet.id, Verdict::Drop)?;
         window.seen();
         thread::sleep(PACE);

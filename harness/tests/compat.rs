@@ -77,6 +77,7 @@ impl Guest for Puppet {
             ("lacks_a_subtest", "c") => drop(said.pop()),
             ("has_one_more", "c") => said.push(String::from("ok 1 three")),
             ("meets_no_busy_ring", "c") => frames = 0,
+            ("meets_a_ring_too_early", "c-off") => frames = 1,
             ("fails_everywhere", _) => {
                 said[1] = String::from("TEST: two [FAIL]");
                 exit = 1;
@@ -130,7 +131,7 @@ const fn case(name: &'static str) -> Case {
     }
 }
 
-static CASES: [Case; 14] = [
+static CASES: [Case; 15] = [
     case("says_the_same"),
     case("differs_once"),
     case("is_unstable_without_the_series"),
@@ -138,6 +139,7 @@ static CASES: [Case; 14] = [
     case("lacks_a_subtest"),
     case("has_one_more"),
     case("meets_no_busy_ring"),
+    case("meets_a_ring_too_early"),
     case("fails_everywhere"),
     case("skips_itself"),
     case("is_unmet"),
@@ -240,6 +242,11 @@ fn every_way_in_which_a_selftest_can_differ_has_its_verdict() {
             "three: absent, absent, absent on c-plain",
         ),
         ("meets_no_busy_ring", Verdict::Fail, "received nothing"),
+        (
+            "meets_a_ring_too_early",
+            Verdict::Infra,
+            "not what their names say",
+        ),
         ("fails_everywhere", Verdict::Pass, "fail on all alike: two"),
         ("skips_itself", Verdict::Skip, "no such tool"),
         ("is_unmet", Verdict::Skip, "is_unmet said so"),

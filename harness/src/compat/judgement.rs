@@ -101,7 +101,7 @@ fn compare(
     evidence: &mut Vec<String>,
 ) -> (Verdict, String) {
     let [plain, off, ringed] = kernels;
-    let [_, _, with_ring] = transcripts;
+    let [without_series, without_option, with_ring] = transcripts;
     for (kernel, words) in kernels.into_iter().zip(transcripts) {
         let of_each = |count: fn(&Transcript) -> u64| {
             let counts = words.iter().map(|transcript| count(transcript).to_string());
@@ -113,7 +113,16 @@ fn compare(
             of_each(|transcript| transcript.by_copy),
         ));
     }
-    if with_ring.iter().any(|transcript| transcript.in_frames == 0) {
+    let has_ring = |transcript: &&&Transcript| transcript.in_frames > 0;
+    let mut others = without_series.iter().chain(without_option);
+    if others.any(|transcript| has_ring(&transcript)) {
+        let what = "the kernels are not what their names say";
+        return (
+            Verdict::Infra,
+            format!("a ring on {plain} or {off}: {what}"),
+        );
+    }
+    if !with_ring.iter().all(|transcript| has_ring(&transcript)) {
         let what = "the busy ring beside it received nothing, so it was not one";
         return (Verdict::Fail, format!("on {ringed}: {what}"));
     }
