@@ -7,6 +7,8 @@ use libc::c_int;
 pub(crate) const SOL_NETLINK: c_int = libc::SOL_NETLINK;
 /// `NETLINK_RX_RING`.
 pub(crate) const NETLINK_RX_RING: c_int = 6;
+/// `NETLINK_TX_RING`.
+pub(crate) const NETLINK_TX_RING: c_int = 7;
 /// `sizeof(struct nl_mmap_req)`, which programs of old use.
 pub(crate) const REQUEST_LEN: usize = 16;
 /// `sizeof(struct nl_mmap_req_ext)`: the same and `nm_flags`.

@@ -2,7 +2,7 @@
 //! Ring and queue as one stream, each message in its place.
 //!
 //! A `COPY` frame marks the place of a message that waits in the queue. Messages can also wait there
-//! without any frame: parts of a dump, notifications of message queues. So what the queue gives
+//! without any frame: notifications of message queues, what came before the ring. So what the queue gives
 //! is a frame's message only if it has the length that the frame announces; otherwise it stood
 //! before it, without a frame, and the `COPY` frame stands until its own message comes.
 //!
@@ -306,10 +306,10 @@ mod tests {
     fn a_message_without_a_frame_comes_when_poll_says_so() {
         let mut consumer = Consumer::new();
         assert_eq!(consumer.read(), None);
-        consumer.bench.queue(b"part of a dump");
+        consumer.bench.queue(b"a cookie");
         assert_eq!(consumer.read(), None, "no system call without poll");
         consumer.inbox.expect_queue();
-        assert_eq!(consumer.read(), Some(unplaced(b"part of a dump")));
+        assert_eq!(consumer.read(), Some(unplaced(b"a cookie")));
         assert_eq!(consumer.read(), None);
     }
 

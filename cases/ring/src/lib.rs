@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory-mapped netlink: receive netlink messages in place, through a ring shared with the kernel.
+//! Memory-mapped netlink: receive and send netlink messages in place, through rings shared with the
+//! kernel.
 //!
 //! A socket gets a ring of frames; the kernel writes each message into the next frame, and the
 //! program reads it there, without a system call. What does not fit a frame waits in the socket's
 //! queue and is copied in its place. Where the kernel has no rings, the same program receives
-//! plainly and is told so.
+//! plainly and is told so. A second ring takes messages the other way, many by one call.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -36,6 +37,7 @@
 //! - [`Geometry`]: the ring's shape, checked with the kernel's rules before the kernel sees it.
 //! - [`Socket`]: opens, sets up, tears down.
 //! - [`Receiver`]: one stream out of ring and queue; [`Frame`] and [`Kept`] are messages in place.
+//! - [`Sender`]: messages are written into the frames of a TX ring and go out together.
 //! - inside, `reader` has the rules about which frame comes next, `inbox` those about the queue,
 //!   `mapping` every access to shared memory.
 
@@ -49,6 +51,7 @@ mod queue;
 mod reader;
 mod receiver;
 mod request;
+mod sender;
 mod socket;
 mod status;
 
@@ -57,5 +60,6 @@ pub use frame::{Frame, Kept};
 pub use geometry::{Geometry, GeometryError};
 pub use receiver::{Copied, Path, Received, Receiver};
 pub use request::{Flags, Request};
+pub use sender::{Sender, Slot};
 pub use socket::Socket;
 pub use status::Status;

@@ -3,54 +3,104 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi;
 use crate::{Error, FrameError, Geometry, Status};
 
-/// A mapped ring. Nothing in it is believed: every word is read once, and checked.
+/// The mapping of a socket's rings, unmapped as a whole when the last ring in it goes.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+struct Region {
     memory: NonNull<u8>,
-    geometry: Geometry,
+    len: usize,
 }
 
 // SAFETY: the memory is the mapping's own until drop, and every access to it from `&self` is an
 // atomic load or store, or a slice of a frame that its status gives to one owner.
-unsafe impl Send for Mapping {}
+unsafe impl Send for Region {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for Region {}
 
-impl Mapping {
-    /// Maps the ring that was set up on this socket.
-    pub(crate) fn of_socket(socket: BorrowedFd<'_>, geometry: Geometry) -> Result<Self, Error> {
-        Self::map(socket.as_raw_fd(), libc::MAP_SHARED, geometry)
-    }
-
-    fn map(fd: RawFd, flags: libc::c_int, geometry: Geometry) -> Result<Self, Error> {
+impl Region {
+    fn map(fd: RawFd, flags: libc::c_int, len: usize) -> Result<Self, Error> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                geometry.mapping_len(),
-                protection,
-                flags,
-                fd,
-                0,
-            )
-        };
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, fd, 0) };
         if memory == libc::MAP_FAILED {
-            return Err(Error::last_os("map the ring"));
+            return Err(Error::last_os("map the socket's rings"));
         }
         let memory = NonNull::new(memory.cast()).expect("mmap gives no null without MAP_FIXED");
-        Ok(Self { memory, geometry })
+        Ok(Self { memory, len })
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length, and nothing borrows from it any more.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.len) };
+    }
+}
+
+/// A mapped ring. Nothing in it is believed: every word is read once, and checked.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    region: Arc<Region>,
+    /// Where this ring begins, in bytes.
+    offset: usize,
+    geometry: Geometry,
+}
+
+impl Mapping {
+    /// Maps the rings that were set up on this socket, all of them, the RX ring first.
+    pub(crate) fn of_socket<const N: usize>(
+        socket: BorrowedFd<'_>,
+        rings: [Geometry; N],
+    ) -> Result<[Self; N], Error> {
+        Self::map(socket.as_raw_fd(), libc::MAP_SHARED, rings)
+    }
+
+    fn map<const N: usize>(
+        fd: RawFd,
+        flags: libc::c_int,
+        rings: [Geometry; N],
+    ) -> Result<[Self; N], Error> {
+        let len = rings.iter().map(Geometry::mapping_len).sum();
+        let region = Arc::new(Region::map(fd, flags, len)?);
+        let mut end = 0;
+        Ok(rings.map(|geometry| {
+            let offset = end;
+            end += geometry.mapping_len();
+            let region = Arc::clone(&region);
+            Self {
+                region,
+                offset,
+                geometry,
+            }
+        }))
     }
 
     /// Memory of the same shape with no kernel behind it.
     #[cfg(test)]
     pub(crate) fn anonymous(geometry: Geometry) -> Self {
-        Self::map(-1, libc::MAP_SHARED | libc::MAP_ANONYMOUS, geometry).expect("memory")
+        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+        let [ring] = Self::map(-1, flags, [geometry]).expect("memory");
+        ring
+    }
+
+    /// The memory of a frame. It lies in one block, so header and room are contiguous.
+    fn frame(&self, frame: u32) -> NonNull<u8> {
+        assert!(frame < self.geometry.frame_nr());
+        let offset = self.offset + self.geometry.frame_offset(frame);
+        // SAFETY: every frame of every ring lies inside the region (Geometry), whose length is the
+        // sum of theirs.
+        unsafe { self.region.memory.add(offset) }
+    }
+
+    /// The memory of a frame's message.
+    fn room(&self, frame: u32) -> NonNull<u8> {
+        // SAFETY: a frame is at least its header.
+        unsafe { self.frame(frame).add(abi::HEADER_LEN as usize) }
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
@@ -59,11 +109,10 @@ impl Mapping {
 
     /// A word of a frame's header.
     pub(crate) fn word(&self, frame: u32, field: usize) -> &AtomicU32 {
-        assert!(frame < self.geometry.frame_nr() && field < abi::HEADER_LEN as usize);
-        let offset = self.geometry.frame_offset(frame) + field;
-        // SAFETY: a frame of the ring lies inside the mapping with its whole header (Geometry), and
-        // 4 divides both offsets. The kernel, too, accesses the word as a whole.
-        unsafe { AtomicU32::from_ptr(self.memory.as_ptr().add(offset).cast()) }
+        assert!(field < abi::HEADER_LEN as usize);
+        // SAFETY: inside the frame's header, and 4 divides both its place and the field's. The
+        // kernel, too, accesses the word as a whole.
+        unsafe { AtomicU32::from_ptr(self.frame(frame).as_ptr().add(field).cast()) }
     }
 
     /// Who owns the frame. Acquire pairs with the kernel's release when it publishes: whoever sees
@@ -88,37 +137,38 @@ impl Mapping {
     /// The first `len` bytes of the message in the frame, which must be `VALID` or `SKIP`, and the
     /// caller's, until the slice is gone.
     pub(crate) fn message(&self, frame: u32, len: u32) -> &[u8] {
-        assert!(frame < self.geometry.frame_nr() && len <= self.geometry.room());
-        let offset = self.geometry.frame_offset(frame) + abi::HEADER_LEN as usize;
-        // SAFETY: the room behind a header lies inside the mapping (Geometry, asserted above). The
-        // kernel writes to no frame that is VALID or SKIP, and only the one owner of such a frame
-        // (Frame or Kept) calls this and gives the frame back, after the slice's lifetime. A
-        // program that scribbles over its own ring from elsewhere breaks its own promise.
-        unsafe {
-            std::slice::from_raw_parts(self.memory.as_ptr().add(offset).cast_const(), len as usize)
-        }
+        assert!(len <= self.geometry.room());
+        // SAFETY: the room behind a header lies inside the mapping (asserted above). The kernel
+        // writes to no frame that is VALID or SKIP, and only the one owner of such a frame (Frame
+        // or Kept) calls this and gives the frame back, after the slice's lifetime. A program that
+        // scribbles over its own ring from elsewhere breaks its own promise.
+        unsafe { std::slice::from_raw_parts(self.room(frame).as_ptr().cast_const(), len as usize) }
+    }
+
+    /// The room of a frame of a TX ring, which must be `UNUSED`, and so ours.
+    pub(crate) fn room_mut(&mut self, frame: u32) -> &mut [u8] {
+        let room = self.geometry.room() as usize;
+        // SAFETY: the room behind a header lies inside the mapping. The kernel writes to no room of
+        // a TX ring and reads from none that is UNUSED, and `&mut self` lets nobody else have it
+        // until the slice is gone.
+        unsafe { std::slice::from_raw_parts_mut(self.room(frame).as_ptr(), room) }
+    }
+
+    /// `nm_len` of a frame that is ours.
+    pub(crate) fn set_len(&self, frame: u32, len: u32) {
+        self.word(frame, abi::LEN).store(len, Ordering::Relaxed);
     }
 
     /// Plays the kernel: writes a message into a frame.
     #[cfg(test)]
     pub(crate) fn fill(&self, frame: u32, message: &[u8]) {
         assert!(message.len() <= self.geometry.room() as usize);
-        let offset = self.geometry.frame_offset(frame) + abi::HEADER_LEN as usize;
-        // SAFETY: inside the mapping as in `message`; the tests hold no slice of this frame.
+        // SAFETY: inside the mapping, as asserted; the tests hold no slice of this frame.
         unsafe {
-            self.memory
+            self.room(frame)
                 .as_ptr()
-                .add(offset)
                 .copy_from_nonoverlapping(message.as_ptr(), message.len());
         }
-        self.word(frame, abi::LEN)
-            .store(message.len() as u32, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length, and nothing borrows from it any more.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.geometry.mapping_len()) };
+        self.set_len(frame, message.len() as u32);
     }
 }

@@ -78,6 +78,12 @@ impl Reader {
                 return Ok(Turn::Nothing);
             };
             let frame = self.position;
+            // What was being filled a moment ago may be there by now, and came before this.
+            if matches!(status, Status::Valid | Status::Copy)
+                && let Some(turn) = self.turn_of_pending(ring)?
+            {
+                return Ok(turn);
+            }
             match status {
                 Status::Valid => {
                     self.position = ring.geometry().behind(frame);
@@ -114,18 +120,30 @@ impl Reader {
     /// Moves on to the first frame that is not free, if the reader does not stand there already.
     /// Looks at every frame, so it is for the one case in which the position is wrong.
     pub(crate) fn find_step(&mut self, ring: &Mapping) -> Result<(), FrameError> {
+        // Two looks: what the kernel took before the frame that the first one finds, though after
+        // it had gone by, shows in the second.
+        if self.first_taken(ring)?.is_some()
+            && let Some(frame) = self.first_taken(ring)?
+        {
+            self.position = frame;
+        }
+        Ok(())
+    }
+
+    /// The first frame from the position on that is neither free nor kept, up to the oldest that is
+    /// being filled.
+    fn first_taken(&self, ring: &Mapping) -> Result<Option<u32>, FrameError> {
         let mut at = self.position;
         for _ in 0..ring.geometry().frame_nr() {
             if self.pending.get(0) == Some(at) {
                 break;
             }
             if !matches!(ring.status(at)?, Status::Unused | Status::Skip) {
-                self.position = at;
-                break;
+                return Ok(Some(at));
             }
             at = ring.geometry().behind(at);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The caller is about to mark this frame `SKIP`.

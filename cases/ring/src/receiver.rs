@@ -70,7 +70,7 @@ pub struct Copied<'a> {
 
 impl Copied<'_> {
     /// The `COPY` frame that marked its place in the ring. `None` on a plain socket, and for what
-    /// the kernel sends without a frame, as parts of a dump.
+    /// the kernel sends without a frame, as a message queue's notification.
     #[must_use]
     pub fn frame(&self) -> Option<u32> {
         self.frame
@@ -145,7 +145,8 @@ impl Receiver {
     ///
     /// A message in the ring costs no system call and no allocation. With the ring empty, the
     /// socket's queue is looked at after [`wait`](Self::wait) has found something, so a reader that
-    /// spins on its ring alone should call `wait` with no time now and then.
+    /// spins on its ring alone should call `wait` with no time now and then. A dump goes on from
+    /// `wait`, too: its parts come as other messages do, several netlink messages to a part.
     ///
     /// # Errors
     ///

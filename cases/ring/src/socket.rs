@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_void, socklen_t};
 
-use crate::abi::{EXTENDED_REQUEST_LEN, NETLINK_RX_RING, SOL_NETLINK};
+use crate::abi::{EXTENDED_REQUEST_LEN, NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 use crate::mapping::Mapping;
 use crate::receiver::Receiver;
 use crate::request::Request;
+use crate::sender::Sender;
 use crate::{Error, Flags, Geometry};
 
 /// A netlink socket of any family.
@@ -80,13 +81,55 @@ impl Socket {
     pub fn rx_ring(self, geometry: Geometry, flags: Flags) -> Result<Receiver, Error> {
         match self.set_up_rx_ring(&geometry, flags) {
             Ok(()) => {
-                let mapping = Mapping::of_socket(self.as_fd(), geometry)?;
+                let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
                 let ordered = flags.contains(Flags::ORDERED);
                 Ok(Receiver::ringed(self, mapping, ordered))
             }
             Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(self.plain()),
             Err(error) => Err(error),
         }
+    }
+
+    /// Gives the socket a TX ring and maps it.
+    ///
+    /// # Errors
+    ///
+    /// As [`rx_ring`](Self::rx_ring), and `ENOPROTOOPT` from a kernel that has no rings: there is
+    /// [`send`](Self::send).
+    pub fn tx_ring(self, geometry: Geometry) -> Result<Sender, Error> {
+        self.set_up_tx_ring(&geometry)?;
+        let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
+        Ok(Sender::new(self, mapping))
+    }
+
+    /// Gives the socket both rings and maps them, as one: a socket's rings are mapped together or
+    /// not at all. The two ends have a descriptor each, and can live in different threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`rx_ring`](Self::rx_ring) and [`tx_ring`](Self::tx_ring).
+    pub fn rings(
+        self,
+        rx: Geometry,
+        flags: Flags,
+        tx: Geometry,
+    ) -> Result<(Receiver, Sender), Error> {
+        self.set_up_rx_ring(&rx, flags)?;
+        self.set_up_tx_ring(&tx)?;
+        let [rx, tx] = Mapping::of_socket(self.as_fd(), [rx, tx])?;
+        let sender = Sender::new(self.try_clone()?, tx);
+        let ordered = flags.contains(Flags::ORDERED);
+        Ok((Receiver::ringed(self, rx, ordered), sender))
+    }
+
+    /// A second descriptor of the same socket.
+    fn try_clone(&self) -> Result<Self, Error> {
+        let fd = self.fd.try_clone();
+        let fd = fd.map_err(|source| Error::System {
+            what: "duplicate the netlink socket's descriptor",
+            source,
+        })?;
+        Ok(Self { fd })
     }
 
     /// A receiver that works by plain receiving on any kernel.
@@ -97,15 +140,28 @@ impl Socket {
 
     /// Sets an RX ring up without mapping it.
     pub fn set_up_rx_ring(&self, geometry: &Geometry, flags: Flags) -> Result<(), Error> {
-        self.request("set up an RX ring", Request::new(geometry, flags))
+        let request = Request::new(geometry, flags);
+        self.request("set up an RX ring", NETLINK_RX_RING, request)
     }
 
-    /// Tears the RX ring down; `EBUSY` while it is mapped. Without a ring it succeeds.
+    /// Sets a TX ring up without mapping it.
+    pub fn set_up_tx_ring(&self, geometry: &Geometry) -> Result<(), Error> {
+        let request = Request::new(geometry, Flags::NONE);
+        self.request("set up a TX ring", NETLINK_TX_RING, request)
+    }
+
+    /// Tears the RX ring down; `EBUSY` while a ring of the socket is mapped. Without a ring it
+    /// succeeds.
     pub fn tear_down_rx_ring(&self) -> Result<(), Error> {
-        self.request("tear the RX ring down", Request::default())
+        self.request("tear the RX ring down", NETLINK_RX_RING, Request::default())
     }
 
-    fn request(&self, what: &'static str, request: Request) -> Result<(), Error> {
+    /// Tears the TX ring down, as [`tear_down_rx_ring`](Self::tear_down_rx_ring) does.
+    pub fn tear_down_tx_ring(&self) -> Result<(), Error> {
+        self.request("tear the TX ring down", NETLINK_TX_RING, Request::default())
+    }
+
+    fn request(&self, what: &'static str, option: c_int, request: Request) -> Result<(), Error> {
         let encoded = request.encode();
         let bytes = encoded.as_ref();
         // SAFETY: `bytes` is readable for the length given.
@@ -113,7 +169,7 @@ impl Socket {
             libc::setsockopt(
                 self.fd.as_raw_fd(),
                 SOL_NETLINK,
-                NETLINK_RX_RING,
+                option,
                 bytes.as_ptr().cast::<c_void>(),
                 bytes.len() as socklen_t,
             )
@@ -127,6 +183,15 @@ impl Socket {
     /// The RX ring as it was set up, all zeros where there is none; `None` from a kernel that has
     /// no rings.
     pub fn rx_ring_request(&self) -> Result<Option<Request>, Error> {
+        self.ring_request("ask for the RX ring", NETLINK_RX_RING)
+    }
+
+    /// The TX ring as it was set up, told in the same way.
+    pub fn tx_ring_request(&self) -> Result<Option<Request>, Error> {
+        self.ring_request("ask for the TX ring", NETLINK_TX_RING)
+    }
+
+    fn ring_request(&self, what: &'static str, option: c_int) -> Result<Option<Request>, Error> {
         let mut bytes = [0; EXTENDED_REQUEST_LEN];
         let mut len = EXTENDED_REQUEST_LEN as socklen_t;
         // SAFETY: `bytes` is writable for `len` bytes, and `len` itself is ours.
@@ -134,7 +199,7 @@ impl Socket {
             libc::getsockopt(
                 self.fd.as_raw_fd(),
                 SOL_NETLINK,
-                NETLINK_RX_RING,
+                option,
                 bytes.as_mut_ptr().cast::<c_void>(),
                 &raw mut len,
             )
@@ -142,7 +207,7 @@ impl Socket {
         if refused == 0 {
             return Ok(Some(Request::decode(&bytes)));
         }
-        let error = Error::last_os("ask for the RX ring");
+        let error = Error::last_os(what);
         if error.raw_os_error() == Some(libc::ENOPROTOOPT) {
             return Ok(None);
         }
