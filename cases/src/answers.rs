@@ -5,24 +5,14 @@ use std::time::Duration;
 
 use nlring::{Received, Receiver};
 
+use crate::message::noop;
+
 /// Bytes of an answer: `struct nlmsghdr` and `struct nlmsgerr`, which repeats the request's header.
 pub(crate) const ANSWER: usize = 36;
 
-const NLMSG_NOOP: u16 = 1;
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const HEADER: u32 = 16;
-
 /// Asks for `count` answers in one call, the first numbered `first`.
 pub(crate) fn ask(receiver: &Receiver, first: u32, count: u32) -> anyhow::Result<()> {
-    let mut requests = Vec::with_capacity((HEADER * count) as usize);
-    for sequence in first..first + count {
-        requests.extend(HEADER.to_ne_bytes());
-        requests.extend(NLMSG_NOOP.to_ne_bytes());
-        requests.extend((NLM_F_REQUEST | NLM_F_ACK).to_ne_bytes());
-        requests.extend(sequence.to_ne_bytes());
-        requests.extend([0; 4]);
-    }
+    let requests: Vec<u8> = (first..first + count).flat_map(noop).collect();
     Ok(receiver.socket().send(&requests)?)
 }
 

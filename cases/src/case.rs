@@ -3,17 +3,29 @@
 
 use std::time::Duration;
 
-/// The four reasons for which the project exists; more join them as the contract is covered.
+/// What a case is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Group {
     /// Frames stand in the order that was promised.
     Ordering,
     /// Every frame belongs to exactly one side at any moment.
     Ownership,
-    /// A ringed socket and a multicast group exclude each other.
+    /// A ringed socket and a multicast group exclude each other, unless asked for both.
     Multicast,
-    /// What cannot use the ring arrives by ordinary copying.
+    /// What cannot use the ring, or knows nothing of it, arrives all the same.
     Fallback,
+    /// Messages that a program sends through a ring.
+    Tx,
+    /// Rings and mappings come and go: in order, in any order, and all at once.
+    Lifetime,
+    /// Who may have which ring, and what is refused.
+    Limits,
+    /// What wakes a waiting program, and what does not.
+    Poll,
+    /// Dumps go through the ring, whole.
+    Dump,
+    /// What others see of a ring.
+    Diag,
     /// The series' own selftest passes.
     Kselftest,
     /// The kernel's own selftests say the same with the series and without.
@@ -67,6 +79,54 @@ pub struct Case {
     /// Proves it.
     pub run: fn(&mut Setting) -> anyhow::Result<()>,
 }
+
+impl Case {
+    /// A case that needs no network but loopback, a kernel with rings, and five seconds.
+    #[must_use]
+    pub const fn new(
+        group: Group,
+        name: &'static str,
+        run: fn(&mut Setting) -> anyhow::Result<()>,
+    ) -> Self {
+        Self {
+            name,
+            group,
+            topology: Topology::None,
+            kernel: Kernel::Ringed,
+            deadline: Duration::from_secs(5),
+            expects_splat: None,
+            run,
+        }
+    }
+
+    /// The same across this many pairs of NICs.
+    #[must_use]
+    pub const fn across(self, pairs: u8) -> Self {
+        let topology = Topology::Pairs(pairs);
+        Self { topology, ..self }
+    }
+
+    /// The same on this kind of kernel.
+    #[must_use]
+    pub const fn on(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
+    }
+
+    /// The same within this many seconds.
+    #[must_use]
+    pub const fn within(self, seconds: u64) -> Self {
+        let deadline = Duration::from_secs(seconds);
+        Self { deadline, ..self }
+    }
+}
+
+/// The case of this group whose name is its function's.
+macro_rules! case {
+    ($group:ident, $run:ident) => {
+        $crate::Case::new($crate::Group::$group, stringify!($run), $run)
+    };
+}
+pub(crate) use case;
 
 /// What a running case is given, and where it leaves its evidence.
 #[derive(Debug)]

@@ -12,72 +12,20 @@ use crate::ledger::Ledger;
 use crate::nfqueue::{QueueFlags, Verdict};
 use crate::rules::Rules;
 use crate::traffic::{self, Flow, From, PORT, Sink, Window, warm_up};
-use crate::{Case, Group, Kernel, Setting, Topology, answers, option, setup};
+use crate::{Case, Kernel, Setting, answers, case, option};
 
 pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "a_message_larger_than_a_frame_arrives_whole_by_copy",
-        group: Group::Fallback,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: a_message_larger_than_a_frame_arrives_whole_by_copy,
-    },
-    Case {
-        name: "a_full_ring_drops_counts_and_resumes",
-        group: Group::Fallback,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_full_ring_drops_counts_and_resumes,
-    },
-    Case {
-        name: "a_full_ring_asks_fail_open",
-        group: Group::Fallback,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_full_ring_asks_fail_open,
-    },
-    Case {
-        name: "a_kernel_without_rings_serves_the_same_program",
-        group: Group::Fallback,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Plain,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_kernel_without_rings_serves_the_same_program,
-    },
-    Case {
-        name: "unknown_flags_are_refused_and_the_socket_goes_on",
-        group: Group::Fallback,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: setup::unknown_flags_are_refused_and_the_socket_goes_on,
-    },
-    Case {
-        name: "every_shape_the_contract_forbids_is_refused",
-        group: Group::Fallback,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: setup::every_shape_the_contract_forbids_is_refused,
-    },
-    Case {
-        name: "a_ring_is_mapped_whole_and_shared_and_never_executable",
-        group: Group::Fallback,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: setup::a_ring_is_mapped_whole_and_shared_and_never_executable,
-    },
+    case!(
+        Fallback,
+        a_message_larger_than_a_frame_arrives_whole_by_copy
+    )
+    .across(1)
+    .within(10),
+    case!(Fallback, a_full_ring_drops_counts_and_resumes).across(1),
+    case!(Fallback, a_full_ring_asks_fail_open).across(1),
+    case!(Fallback, a_kernel_without_rings_serves_the_same_program)
+        .across(1)
+        .on(Kernel::Plain),
 ];
 
 /// Contract, "RX", `COPY`; known faults 11 and 15: a message that does not fit a frame waits in the

@@ -5,12 +5,11 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
 use crate::ktap::{self, Report, Result, Test};
-use crate::{Case, Group, Kernel, Setting, Topology, Unmet};
+use crate::{Case, Kernel, Setting, Unmet, case};
 
 /// Where it is in the guest of a kernel that has it.
 const PROGRAM: &str = "/usr/lib/nlring/netlink_mmap";
@@ -19,24 +18,13 @@ const PROGRAM: &str = "/usr/lib/nlring/netlink_mmap";
 const SKIPPED: i32 = 4;
 
 pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "every_test_of_the_series_own_selftest_passes",
-        group: Group::Kselftest,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(30),
-        expects_splat: None,
-        run: every_test_of_the_series_own_selftest_passes,
-    },
-    Case {
-        name: "the_series_own_selftest_skips_itself_without_rings",
-        group: Group::Kselftest,
-        topology: Topology::None,
-        kernel: Kernel::Plain,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: the_series_own_selftest_skips_itself_without_rings,
-    },
+    case!(Kselftest, every_test_of_the_series_own_selftest_passes).within(30),
+    case!(
+        Kselftest,
+        the_series_own_selftest_skips_itself_without_rings
+    )
+    .on(Kernel::Plain)
+    .within(10),
 ];
 
 /// The whole contract as one program sees it: `tools/testing/selftests/net/netlink_mmap.c`. In this

@@ -8,45 +8,16 @@ use nlring::{Flags, Geometry, Socket};
 
 use crate::groups::{self, LINK_GROUP};
 use crate::option::assert_refused;
-use crate::{Case, Group, Kernel, Setting, Topology, answers};
+use crate::{Case, Setting, answers, case};
 
 pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "joining_a_group_with_a_ring_is_refused",
-        group: Group::Multicast,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: joining_a_group_with_a_ring_is_refused,
-    },
-    Case {
-        name: "a_ring_on_a_group_member_is_refused",
-        group: Group::Multicast,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_ring_on_a_group_member_is_refused,
-    },
-    Case {
-        name: "a_torn_down_ring_lets_the_socket_join",
-        group: Group::Multicast,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_torn_down_ring_lets_the_socket_join,
-    },
-    Case {
-        name: "a_ring_does_not_change_what_else_is_wrong_with_a_join",
-        group: Group::Multicast,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_ring_does_not_change_what_else_is_wrong_with_a_join,
-    },
+    case!(Multicast, joining_a_group_with_a_ring_is_refused),
+    case!(Multicast, a_ring_on_a_group_member_is_refused),
+    case!(Multicast, a_torn_down_ring_lets_the_socket_join),
+    case!(
+        Multicast,
+        a_ring_does_not_change_what_else_is_wrong_with_a_join
+    ),
 ];
 
 fn geometry() -> anyhow::Result<Geometry> {

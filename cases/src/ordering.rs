@@ -16,45 +16,21 @@ use crate::place::Places;
 use crate::rules::Rules;
 use crate::scribbler::Scribbler;
 use crate::traffic::{self, Burst, Flow, From, OTHER_PORT, PORT, Sink, Window, warm_up};
-use crate::{Case, Group, Kernel, Setting, Topology};
+use crate::{Case, Setting, case};
 
 pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "ordered_ring_keeps_packet_ids_increasing",
-        group: Group::Ordering,
-        topology: Topology::Pairs(2),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(20),
-        expects_splat: None,
-        run: ordered_ring_keeps_packet_ids_increasing,
-    },
-    Case {
-        name: "allocation_order_can_show_a_later_packet_first",
-        group: Group::Ordering,
-        topology: Topology::Pairs(2),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(20),
-        expects_splat: None,
-        run: allocation_order_can_show_a_later_packet_first,
-    },
-    Case {
-        name: "a_copied_message_keeps_its_place",
-        group: Group::Ordering,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: a_copied_message_keeps_its_place,
-    },
-    Case {
-        name: "a_batch_verdict_covers_only_what_was_shown",
-        group: Group::Ordering,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: a_batch_verdict_covers_only_what_was_shown,
-    },
+    case!(Ordering, ordered_ring_keeps_packet_ids_increasing)
+        .across(2)
+        .within(20),
+    case!(Ordering, allocation_order_can_show_a_later_packet_first)
+        .across(2)
+        .within(20),
+    case!(Ordering, a_copied_message_keeps_its_place)
+        .across(1)
+        .within(10),
+    case!(Ordering, a_batch_verdict_covers_only_what_was_shown)
+        .across(1)
+        .within(10),
 ];
 
 /// Datagrams of each flow of the crossfire, at most.

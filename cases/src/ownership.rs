@@ -6,12 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
 use nlring::{Flags, Geometry, Path, Socket};
 
 use crate::answers;
+use crate::child::Child;
 use crate::consumer::{Binding, Consumer, Event, Way};
 use crate::counters::QueueCounters;
 use crate::ledger::Ledger;
@@ -19,72 +17,25 @@ use crate::nfqueue::Verdict;
 use crate::rules::Rules;
 use crate::scribbler::Scribbler;
 use crate::traffic::{self, Burst, Flow, OTHER_PORT, PORT, Window, warm_up};
-use crate::{Case, Group, Kernel, Setting, Topology, option, tap};
+use crate::{Case, Setting, case};
 
 pub(crate) const CASES: &[Case] = &[
-    Case {
-        name: "a_frame_is_never_handed_out_twice_while_user_scribbles",
-        group: Group::Ownership,
-        topology: Topology::Pairs(2),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(15),
-        expects_splat: None,
-        run: a_frame_is_never_handed_out_twice_while_user_scribbles,
-    },
-    Case {
-        name: "garbage_in_a_ring_hurts_nobody_else",
-        group: Group::Ownership,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: garbage_in_a_ring_hurts_nobody_else,
-    },
-    Case {
-        name: "every_message_arrives_once_across_many_wraps",
-        group: Group::Ownership,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: every_message_arrives_once_across_many_wraps,
-    },
-    Case {
-        name: "kept_frames_are_stepped_over",
-        group: Group::Ownership,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: kept_frames_are_stepped_over,
-    },
-    Case {
-        name: "a_killed_consumer_leaves_other_sockets_working",
-        group: Group::Ownership,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(10),
-        expects_splat: None,
-        run: a_killed_consumer_leaves_other_sockets_working,
-    },
-    Case {
-        name: "a_tap_hears_what_a_ring_receives",
-        group: Group::Ownership,
-        topology: Topology::Pairs(1),
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: tap::a_tap_hears_what_a_ring_receives,
-    },
-    Case {
-        name: "a_mapped_ring_cannot_be_replaced",
-        group: Group::Ownership,
-        topology: Topology::None,
-        kernel: Kernel::Ringed,
-        deadline: Duration::from_secs(5),
-        expects_splat: None,
-        run: a_mapped_ring_cannot_be_replaced,
-    },
+    case!(
+        Ownership,
+        a_frame_is_never_handed_out_twice_while_user_scribbles
+    )
+    .across(2)
+    .within(15),
+    case!(Ownership, garbage_in_a_ring_hurts_nobody_else)
+        .across(1)
+        .within(10),
+    case!(Ownership, every_message_arrives_once_across_many_wraps)
+        .across(1)
+        .within(10),
+    case!(Ownership, kept_frames_are_stepped_over),
+    case!(Ownership, a_killed_consumer_leaves_other_sockets_working)
+        .across(1)
+        .within(10),
 ];
 
 /// Known fault 24: the user flips `RESERVED` back to `UNUSED` while the kernel copies into the
@@ -340,14 +291,7 @@ fn a_killed_consumer_leaves_other_sockets_working(setting: &mut Setting) -> anyh
     const AFTER: u32 = 50;
     let patience = setting.patiently(Duration::from_secs(2));
     let geometry = Geometry::for_messages(2000, 64)?;
-    // SAFETY: the case has started no thread, so the child may do whatever we may.
-    let child = match unsafe { fork() }? {
-        ForkResult::Parent { child } => child,
-        ForkResult::Child => {
-            let _ = consume_for_ever(geometry, patience);
-            std::process::exit(1);
-        }
-    };
+    let child = Child::start(|| consume_for_ever(geometry, patience))?;
     warm_up(0, patience)?;
     let mine = format!("udp dport {PORT} queue num 0");
     let other = format!("udp dport {OTHER_PORT} queue num 1");
@@ -372,12 +316,7 @@ fn a_killed_consumer_leaves_other_sockets_working(setting: &mut Setting) -> anyh
         fire.seen();
         if number == BESIDE / 3 {
             shown = QueueCounters::of(0)?.last_id;
-            kill(child, Signal::SIGKILL)?;
-            let status = waitpid(child, None)?;
-            ensure!(
-                status == WaitStatus::Signaled(child, Signal::SIGKILL, false),
-                "the consumer ended by itself: {status:?}"
-            );
+            child.kill()?;
         }
     }
     ledger.assert_whole(1, traffic::sent(plain)?)?;
@@ -424,52 +363,5 @@ fn await_consumer(patience: Duration) -> anyhow::Result<()> {
         );
         std::thread::sleep(Duration::from_millis(1));
     }
-    Ok(())
-}
-
-/// Contract, "Setting a ring up", 3, 4 and 7: no set-up and no tear-down while the ring is mapped;
-/// no second ring on top of the first; unmap, tear down, set up is the way.
-fn a_mapped_ring_cannot_be_replaced(setting: &mut Setting) -> anyhow::Result<()> {
-    let patience = setting.patiently(Duration::from_secs(2));
-    let small = Geometry::from_request(4096, 4, 2048, 8)?;
-    let large = Geometry::from_request(8192, 4, 2048, 16)?;
-    let set_up = |receiver: &Socket, geometry: &Geometry| {
-        let words = [
-            geometry.block_size(),
-            geometry.block_nr(),
-            geometry.frame_size(),
-            geometry.frame_nr(),
-        ];
-        option::set(receiver, option::NETLINK_RX_RING, &option::request(&words))
-    };
-    let tear_down =
-        |socket: &Socket| option::set(socket, option::NETLINK_RX_RING, &option::request(&[0; 4]));
-
-    let mut receiver = Socket::open(libc::NETLINK_NETFILTER)?.rx_ring(small, Flags::NONE)?;
-    for geometry in [&small, &large] {
-        let again = set_up(receiver.socket(), geometry);
-        option::assert_refused("a set-up while the ring is mapped", again, libc::EBUSY)?;
-    }
-    let gone = tear_down(receiver.socket());
-    option::assert_refused("a tear-down while the ring is mapped", gone, libc::EBUSY)?;
-    answers::assert_works(&mut receiver, patience)?;
-
-    let socket = receiver.into_socket();
-    let second = set_up(&socket, &large);
-    option::assert_refused("a second ring", second, libc::EBUSY)?;
-    tear_down(&socket)?;
-    tear_down(&socket)?;
-    let request = socket.rx_ring_request()?;
-    ensure!(
-        request == Some(nlring::Request::default()),
-        "what is left: {request:?}"
-    );
-    let mut receiver = socket.rx_ring(large, Flags::ORDERED)?;
-    ensure!(
-        receiver.geometry() == Some(&large),
-        "the ring is not the new one"
-    );
-    answers::assert_works(&mut receiver, patience)?;
-    setting.note("EBUSY while mapped; unmapped, torn down, set up in another shape");
     Ok(())
 }

@@ -3,18 +3,41 @@
 
 use std::sync::LazyLock;
 
-use crate::{Case, compat, fallback, kselftest, multicast, ordering, ownership};
+use crate::{
+    Case, capability, compat, delivery, diag, dump, fallback, full, kselftest, mapping, memory,
+    multicast, multicast_ring, ordering, ownership, poll, races, setup, subsystems, tap, tx,
+    tx_errors, tx_races, tx_verdicts,
+};
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
-    [
+    let mut cases = [
         ordering::CASES,
         ownership::CASES,
+        tap::CASES,
+        delivery::CASES,
         multicast::CASES,
+        multicast_ring::CASES,
         fallback::CASES,
+        full::CASES,
+        subsystems::CASES,
+        tx::CASES,
+        tx_errors::CASES,
+        tx_races::CASES,
+        tx_verdicts::CASES,
+        mapping::CASES,
+        races::CASES,
+        setup::CASES,
+        memory::CASES,
+        capability::CASES,
+        poll::CASES,
+        dump::CASES,
+        diag::CASES,
         kselftest::CASES,
         &compat::cases(),
     ]
-    .concat()
+    .concat();
+    cases.sort_by_key(|case| case.group);
+    cases
 });
 
 /// Every case, grouped.
@@ -27,4 +50,15 @@ pub fn all() -> &'static [Case] {
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Case> {
     all().iter().find(|case| case.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_cases_have_one_name() {
+        let names: std::collections::BTreeSet<_> = all().iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), all().len());
+    }
 }

@@ -1,67 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A program that meddles with its own ring.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::ptr::NonNull;
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use nlring::{Geometry, Status};
 
+use crate::frames::{Field, Frames};
 use crate::traffic::pin;
-
-/// A second mapping of a ring, as words to write to.
-#[derive(Debug)]
-struct Words {
-    memory: NonNull<AtomicU32>,
-    geometry: Geometry,
-}
-
-// SAFETY: atomics in a mapping that lives as long as this value; they may be shared.
-unsafe impl Send for Words {}
-
-impl Words {
-    fn map(socket: &impl AsFd, geometry: Geometry) -> std::io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
-        let memory = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                geometry.mapping_len(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                socket.as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if memory == libc::MAP_FAILED {
-            return Err(std::io::Error::last_os_error());
-        }
-        let memory = NonNull::new(memory.cast()).expect("mmap gives no null without MAP_FIXED");
-        Ok(Self { memory, geometry })
-    }
-
-    fn count(&self) -> usize {
-        self.geometry.mapping_len() / size_of::<AtomicU32>()
-    }
-
-    fn word(&self, index: usize) -> &AtomicU32 {
-        assert!(index < self.count());
-        // SAFETY: inside the mapping, which is aligned to a page.
-        unsafe { self.memory.add(index).as_ref() }
-    }
-
-    fn status(&self, frame: u32) -> &AtomicU32 {
-        self.word(self.geometry.frame_offset(frame) / size_of::<AtomicU32>())
-    }
-}
-
-impl Drop for Words {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; no reference into it outlives `self`.
-        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.geometry.mapping_len()) };
-    }
-}
 
 /// A thread that meddles until it is told to stop.
 #[derive(Debug)]
@@ -78,14 +26,14 @@ impl Scribbler {
         geometry: Geometry,
         mut then: impl FnMut() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let words = Words::map(socket, geometry)?;
+        let frames = Frames::map(socket, geometry)?;
         Ok(Self::start(move |stop| {
             let mut flipped = 0;
             while !stop.load(Ordering::Relaxed) {
                 for frame in 0..geometry.frame_nr() {
                     let reserved = Status::Reserved.word();
                     let unused = Status::Unused.word();
-                    let exchange = words.status(frame).compare_exchange(
+                    let exchange = frames.field(frame, Field::Status).compare_exchange(
                         reserved,
                         unused,
                         Ordering::AcqRel,
@@ -109,11 +57,10 @@ impl Scribbler {
         geometry: Geometry,
         mut then: impl FnMut() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let words = Words::map(socket, geometry)?;
+        let frames = Frames::map(socket, geometry)?;
         Ok(Self::start(move |stop| {
             let mut overtaken = 0;
-            let is_reserved =
-                |frame| words.status(frame).load(Ordering::Acquire) == Status::Reserved.word();
+            let is_reserved = |frame| frames.status(frame) == Some(Status::Reserved);
             while !stop.load(Ordering::Relaxed) {
                 for frame in 0..geometry.frame_nr() {
                     if is_reserved(frame) {
@@ -136,21 +83,21 @@ impl Scribbler {
         geometry: Geometry,
         seed: u64,
     ) -> std::io::Result<Self> {
-        let words = Words::map(socket, geometry)?;
+        let frames = Frames::map(socket, geometry)?;
         Ok(Self::start(move |stop| {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut written = 0;
             while !stop.load(Ordering::Relaxed) {
                 for _ in 0..64 {
                     let frame = random.u32(..geometry.frame_nr());
-                    let first = geometry.frame_offset(frame) / size_of::<AtomicU32>();
+                    let first = geometry.frame_offset(frame) / size_of::<u32>();
                     match random.u8(..8) {
-                        0..=3 => words.word(first).store(random.u32(..6), Ordering::Relaxed),
-                        4..=5 => words
+                        0..=3 => frames.word(first).store(random.u32(..6), Ordering::Relaxed),
+                        4..=5 => frames
                             .word(first + random.usize(..6))
                             .store(random.u32(..), Ordering::Relaxed),
-                        _ => words
-                            .word(random.usize(..words.count()))
+                        _ => frames
+                            .word(random.usize(..frames.words()))
                             .store(random.u32(..), Ordering::Relaxed),
                     }
                     written += 1;

@@ -9,16 +9,24 @@ use anyhow::{Context as _, ensure};
 use nlring::{Flags, Geometry, Socket};
 
 use crate::consumer::{Binding, Consumer};
+use crate::flush::flush;
+use crate::message::noop;
 use crate::nfqueue::Verdict;
 use crate::rules::Rules;
 use crate::traffic::{self, Flow, PORT, Window, warm_up};
-use crate::{Setting, answers};
+use crate::tx::ring_on;
+use crate::{Case, Setting, answers, case, peers, tx};
+
+pub(crate) const CASES: &[Case] = &[
+    case!(Ownership, a_tap_hears_what_a_ring_receives).across(1),
+    case!(Tx, a_tap_hears_what_a_ring_sends),
+];
 
 /// Contract, "poll, dumps, the rest": taps behave on a ringed socket as on any other. Known fault
 /// 10: a message that never was charged to the socket, since it went into a frame, has none to tell
 /// the tap. All three ways into the ring are tapped: by copy at delivery, by an early frame, by
 /// `COPY`.
-pub(crate) fn a_tap_hears_what_a_ring_receives(setting: &mut Setting) -> anyhow::Result<()> {
+fn a_tap_hears_what_a_ring_receives(setting: &mut Setting) -> anyhow::Result<()> {
     const ANSWER: u32 = answers::ANSWER as u32;
     const ANSWERS: u32 = 5;
     const PACKETS: u32 = 20;
@@ -70,6 +78,37 @@ pub(crate) fn a_tap_hears_what_a_ring_receives(setting: &mut Setting) -> anyhow:
     );
     setting.note(format!(
         "{sent} packets and {ANSWERS} answers in frames and by COPY, all tapped"
+    ));
+    Ok(())
+}
+
+/// Contract, "TX": a message sent through a ring is one like any other, to taps too, whether it goes to
+/// the kernel or to a program.
+fn a_tap_hears_what_a_ring_sends(setting: &mut Setting) -> anyhow::Result<()> {
+    const MESSAGES: u32 = 8;
+    let tap = Tap::put_up()?;
+    let kernel = Socket::open(libc::NETLINK_ROUTE)?;
+    let (peer, port) = peers::open()?;
+    let (program, _) = peers::open()?;
+    peers::connect(&program, port)?;
+    // A request of the kernel's is heard, and its answer.
+    for (what, socket, each) in [("the kernel", kernel, 2), ("a program", program, 1)] {
+        let (socket, frames) = ring_on(socket, tx::shape()?)?;
+        for frame in 0..MESSAGES {
+            frames.submit(frame, &noop(frame));
+        }
+        let before = tap.heard()?;
+        flush(&socket)?;
+        let heard = tap.heard()? - before;
+        let expected = u64::from(each * MESSAGES);
+        ensure!(
+            heard == expected,
+            "the tap heard {heard} of {expected} messages to {what}"
+        );
+    }
+    while peers::receive(&peer).is_ok() {}
+    setting.note(format!(
+        "{MESSAGES} to the kernel, {MESSAGES} to a program, all tapped"
     ));
     Ok(())
 }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Messages of ctnetlink (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+
+use nlring::Socket;
+
+use crate::message::{ACK, CREATE, DUMP, EXCL, Message, Writer};
+use crate::peers;
+
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW`.
+const NEW: u16 = 1 << 8;
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
+const GET: u16 = 1 << 8 | 1;
+/// `NFNLGRP_CONNTRACK_NEW`.
+pub(crate) const NEW_GROUP: u32 = 1;
+/// `CTA_TUPLE_ORIG`.
+const TUPLE_ORIG: u16 = 1;
+/// `CTA_TUPLE_REPLY`.
+const TUPLE_REPLY: u16 = 2;
+/// `CTA_TIMEOUT`.
+const TIMEOUT: u16 = 7;
+/// `struct nfgenmsg` of IPv4.
+const NFGENMSG: [u8; 4] = [libc::AF_INET as u8, 0, 0, 0];
+
+/// Asks for all connections.
+pub(crate) fn dump(sequence: u32) -> Vec<u8> {
+    Writer::request(GET, DUMP, sequence).with(&NFGENMSG).end()
+}
+
+/// Makes a UDP connection of this number, which nobody else has.
+fn make_one(number: u16, flags: u16) -> Vec<u8> {
+    let tuple = |writer: Writer, source: (u8, u16), destination: (u8, u16)| {
+        writer
+            .nested(1, |ip| {
+                ip.attribute(1, &[192, 0, 2, source.0])
+                    .attribute(2, &[192, 0, 2, destination.0])
+            })
+            .nested(2, |protocol| {
+                protocol
+                    .attribute(1, &[libc::IPPROTO_UDP as u8])
+                    .attribute(2, &source.1.to_be_bytes())
+                    .attribute(3, &destination.1.to_be_bytes())
+            })
+    };
+    let (here, there) = ((1, number), (2, 53));
+    Writer::request(NEW, CREATE | EXCL | flags, number.into())
+        .with(&NFGENMSG)
+        .nested(TUPLE_ORIG, |writer| tuple(writer, here, there))
+        .nested(TUPLE_REPLY, |writer| tuple(writer, there, here))
+        .attribute(TIMEOUT, &3600_u32.to_be_bytes())
+        .end()
+}
+
+/// Makes connections of these numbers.
+pub(crate) fn make(numbers: std::ops::Range<u16>) -> anyhow::Result<()> {
+    let socket = Socket::open(libc::NETLINK_NETFILTER)?;
+    for number in numbers {
+        socket.send(&make_one(number, ACK))?;
+        let answer = peers::receive(&socket)?;
+        let errno = Message::read(&answer)?.errno()?;
+        let error = std::io::Error::from_raw_os_error(errno);
+        anyhow::ensure!(errno == 0, "connection {number} is refused: {error}");
+    }
+    Ok(())
+}
+
+/// What tells a connection from all others: its first tuple.
+pub(crate) fn identity(message: &Message<'_>) -> Vec<u8> {
+    let tuple = message.attribute(NFGENMSG.len(), TUPLE_ORIG);
+    tuple.ok().flatten().unwrap_or_default().to_vec()
+}
