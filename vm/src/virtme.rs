@@ -137,6 +137,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_boot_that_lacks_something_is_refused_in_one_line() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("..")
+            .join(SCRIPT);
+        for (arguments, lacks) in [
+            ("boot --kernel vmlinux --cpus 2", "--accelerator is missing"),
+            ("boot --kernel", "--kernel lacks its value"),
+            ("boot --speed 2", "unknown argument '--speed'"),
+            ("shut", "unknown command 'shut'"),
+        ] {
+            let mut command = Command::new(&script);
+            let output = command.args(arguments.split(' ')).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains(lacks) && said.lines().count() == 1, "{said}");
+        }
+    }
+
+    #[test]
     fn a_path_is_one_word_to_a_shell() {
         let path = "/it's a\\b $HOME `x`";
         let text = format!("printf %s {}", quoted(Path::new(path)));
