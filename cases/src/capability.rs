@@ -76,9 +76,9 @@ fn root_of_ones_own_namespaces_may_have_rings_there(setting: &mut Setting) -> an
     Ok(())
 }
 
-/// Contract, "Setting a ring up", 1: the namespace that counts is the socket's, not the caller's: root
-/// of another user namespace has no say over a socket of ours, nor over one that it opens where it
-/// does not own the network; and asking is free.
+/// Contract, "Setting a ring up", 1: the namespace that counts is the socket's, not the caller's:
+/// root of another user namespace has no say over a socket of ours, nor over one that it opens
+/// where it does not own the network; and asking is free.
 fn a_socket_keeps_to_the_namespace_it_is_of(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = shape()?;
     let ours = Socket::open(libc::NETLINK_ROUTE)?;
@@ -108,8 +108,8 @@ fn option_of(socket: &Socket) -> std::io::Result<Vec<u8>> {
     crate::option::get(socket, NETLINK_RX_RING, 16)
 }
 
-/// Contract, "RX": `nm_uid` and `nm_gid` are translated into the user namespace of whoever set the ring
-/// up, pinned at that moment, whoever reads.
+/// Contract, "RX": `nm_uid` and `nm_gid` are translated into the user namespace of whoever set the
+/// ring up, pinned at that moment, whoever reads.
 fn senders_appear_in_the_user_namespace_of_the_rings_owner(
     setting: &mut Setting,
 ) -> anyhow::Result<()> {

@@ -42,8 +42,8 @@ impl Cgroup {
         fs::write(&path, "0").with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Bytes of the kernel's memory that are charged to it now. (`memory.current` also has what each
-    /// CPU keeps in store for later charges, as much as a ring.)
+    /// Bytes of the kernel's memory that are charged to it now. (`memory.current` also has what
+    /// each CPU keeps in store for later charges, as much as a ring.)
     pub(crate) fn charged(&self) -> anyhow::Result<u64> {
         self.number("memory.stat", "kernel")
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a message comes to stand in a frame: its header, its bytes, and none besides. The senders are
-//! programs, so every length and every moment is the case's own choice.
+//! How a message comes to stand in a frame: its header, its bytes, and none besides. The senders
+//! are programs, so every length and every moment is the case's own choice.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd};
@@ -117,7 +117,8 @@ fn credentials(socket: &Socket) -> anyhow::Result<UnixCredentials> {
         .context("recvmsg tells no credentials")
 }
 
-/// Known fault 27: behind a shorter message, and in a `COPY` frame, nothing of an earlier one is left.
+/// Known fault 27: behind a shorter message, and in a `COPY` frame, nothing of an earlier one is
+/// left.
 fn nothing_of_an_earlier_message_stays_in_a_frame(setting: &mut Setting) -> anyhow::Result<()> {
     for flags in [Flags::NONE, Flags::ORDERED] {
         let geometry = Geometry::from_request(4096, 1, 2048, 2)?;
@@ -154,8 +155,8 @@ fn nothing_of_an_earlier_message_stays_in_a_frame(setting: &mut Setting) -> anyh
     Ok(())
 }
 
-/// Contract, "Names and layouts": frame *i* lies in block `i / frames_per_block`; the end of a block
-/// that is too short for a frame stays unused, and nothing is written there.
+/// Contract, "Names and layouts": frame *i* lies in block `i / frames_per_block`; the end of a
+/// block that is too short for a frame stays unused, and nothing is written there.
 fn a_frame_lies_within_one_block(setting: &mut Setting) -> anyhow::Result<()> {
     const LAPS: u32 = 3;
     let shapes = [
@@ -191,8 +192,8 @@ fn a_frame_lies_within_one_block(setting: &mut Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": socket filters behave on a ringed socket as on any other: what
-/// one refuses takes no frame, what one cuts is cut in the frame.
+/// Contract, "poll, dumps, the rest": socket filters behave on a ringed socket as on any other:
+/// what one refuses takes no frame, what one cuts is cut in the frame.
 fn a_socket_filter_sees_what_a_ring_receives(setting: &mut Setting) -> anyhow::Result<()> {
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_EQUAL: u16 = 0x15;

@@ -61,8 +61,8 @@ fn told_of(family: i32, port: u32, show: u32) -> anyhow::Result<[Option<Vec<u8>>
     }
 }
 
-/// Contract, "poll, dumps, the rest": `NDIAG_SHOW_RING_CFG` gives the geometry of each ring that there
-/// is, and no attribute for one that there is not.
+/// Contract, "poll, dumps, the rest": `NDIAG_SHOW_RING_CFG` gives the geometry of each ring that
+/// there is, and no attribute for one that there is not.
 fn sock_diag_tells_the_shape_of_both_rings(setting: &mut Setting) -> anyhow::Result<()> {
     let shapes = [
         Geometry::new(4096, 4, 2048)?,
@@ -129,8 +129,8 @@ fn sock_diag_of_a_kernel_without_rings_tells_of_none(setting: &mut Setting) -> a
     Ok(())
 }
 
-/// Contract, "Setting a ring up": a kernel without rings answers `ENOPROTOOPT` to both calls, for both
-/// rings, whatever is asked, and `mmap` fails.
+/// Contract, "Setting a ring up": a kernel without rings answers `ENOPROTOOPT` to both calls, for
+/// both rings, whatever is asked, and `mmap` fails.
 fn a_kernel_without_rings_knows_neither_option(setting: &mut Setting) -> anyhow::Result<()> {
     let shape = Geometry::new(4096, 4, 2048)?;
     let socket = Socket::open(libc::NETLINK_ROUTE)?;

@@ -96,8 +96,8 @@ fn a_dump_in_a_ring_is_the_dump_of_a_socket(setting: &mut Setting) -> anyhow::Re
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest"; known fault 14: the dump goes on from `poll`, from `recvmsg` and
-/// from a flush, so that a program which only spins on its ring is not stuck; by each alone.
+/// Contract, "poll, dumps, the rest"; known fault 14: the dump goes on from `poll`, from `recvmsg`
+/// and from a flush, so that a program which only spins on its ring is not stuck; by each alone.
 fn a_dump_goes_on_from_poll_and_recvmsg_and_flush(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
@@ -157,8 +157,8 @@ fn a_dump_asked_for_through_a_ring_comes_through_one(setting: &mut Setting) -> a
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": a part is never smaller than the usual size, and as large as the
-/// frame where that is larger.
+/// Contract, "poll, dumps, the rest": a part is never smaller than the usual size, and as large as
+/// the frame where that is larger.
 fn parts_are_as_large_as_frames_allow(setting: &mut Setting) -> anyhow::Result<()> {
     /// `NLMSG_GOODSIZE`, less what a kernel may need of it for itself.
     const USUAL: usize = 3500;
@@ -209,9 +209,9 @@ fn parts_that_do_not_fit_come_by_copy(setting: &mut Setting) -> anyhow::Result<(
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": a full ring pauses a dump; the part that meets it is parked, the
-/// first and `NLMSG_DONE` included, and delivered first when it goes on; nothing is lost, repeated or
-/// counted as lost.
+/// Contract, "poll, dumps, the rest": a full ring pauses a dump; the part that meets it is parked,
+/// the first and `NLMSG_DONE` included, and delivered first when it goes on; nothing is lost,
+/// repeated or counted as lost.
 fn a_full_ring_pauses_a_dump_and_nothing_is_lost(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
@@ -286,8 +286,8 @@ fn a_dump_that_runs_refuses_another_and_then_makes_room(
     Ok(())
 }
 
-/// A dump does not hold up other messages, nor they it: answers come between its parts, in the order
-/// in which they were sent.
+/// A dump does not hold up other messages, nor they it: answers come between its parts, in the
+/// order in which they were sent.
 fn other_messages_come_between_the_parts(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
@@ -328,8 +328,8 @@ fn other_messages_come_between_the_parts(setting: &mut Setting) -> anyhow::Resul
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": a ring torn down with a dump under way, and a part parked: what
-/// was in unread frames is gone with it, and nothing else; the rest comes plainly.
+/// Contract, "poll, dumps, the rest": a ring torn down with a dump under way, and a part parked:
+/// what was in unread frames is gone with it, and nothing else; the rest comes plainly.
 fn a_ring_that_goes_during_a_dump_takes_no_part_along(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
@@ -384,8 +384,8 @@ fn a_ring_that_comes_during_a_dump_takes_over(setting: &mut Setting) -> anyhow::
     Ok(())
 }
 
-/// A socket closed with a dump under way, parked or not, leaves nothing behind: not the dump, not its
-/// parts, not the ring. (What it would hold is counted in its cgroup.)
+/// A socket closed with a dump under way, parked or not, leaves nothing behind: not the dump, not
+/// its parts, not the ring. (What it would hold is counted in its cgroup.)
 fn a_socket_that_closes_during_a_dump_leaves_nothing(setting: &mut Setting) -> anyhow::Result<()> {
     const SOCKETS: u32 = 300;
     let patience = setting.patiently(Duration::from_secs(2));

@@ -164,8 +164,8 @@ fn a_full_ring_drops_counts_and_resumes(setting: &mut Setting) -> anyhow::Result
     Ok(())
 }
 
-/// Known fault 26: at a full ring `nfnetlink_queue` asks fail-open as it does at a full buffer: what
-/// the ring cannot take goes through.
+/// Known fault 26: at a full ring `nfnetlink_queue` asks fail-open as it does at a full buffer:
+/// what the ring cannot take goes through.
 fn a_full_ring_asks_fail_open(setting: &mut Setting) -> anyhow::Result<()> {
     let patience = setting.patiently(Duration::from_secs(2));
     warm_up(0, patience)?;

@@ -35,8 +35,8 @@ fn small() -> anyhow::Result<Geometry> {
     Ok(Geometry::from_request(4096, FRAMES / 2, 2048, FRAMES)?)
 }
 
-/// Contract, "RX", ring full: a user sender, blocking or not, gets `EAGAIN` at once; frames that are
-/// released are used with no further call; nothing is counted or told to the reader.
+/// Contract, "RX", ring full: a user sender, blocking or not, gets `EAGAIN` at once; frames that
+/// are released are used with no further call; nothing is counted or told to the reader.
 fn a_program_that_sends_to_a_full_ring_is_told_at_once(
     setting: &mut Setting,
 ) -> anyhow::Result<()> {
@@ -79,8 +79,8 @@ fn a_program_that_sends_to_a_full_ring_is_told_at_once(
 }
 
 /// Contract, "RX", ring full: for a kernel sender `sk_drops` counts each message, `ENOBUFS` is told
-/// once unless one is pending already, and the socket is not congested: what comes after a frame was
-/// released is delivered.
+/// once unless one is pending already, and the socket is not congested: what comes after a frame
+/// was released is delivered.
 fn the_kernel_counts_what_a_full_ring_loses(setting: &mut Setting) -> anyhow::Result<()> {
     const TOO_MANY: u32 = 7;
     let (socket, frames, port) = answered_in(small()?)?;
@@ -151,8 +151,8 @@ fn a_full_ring_is_silent_to_who_wants_no_enobufs(setting: &mut Setting) -> anyho
     Ok(())
 }
 
-/// Contract, "RX": a message that fits is not held against the receive buffer, be that as small as it
-/// can be, and full.
+/// Contract, "RX": a message that fits is not held against the receive buffer, be that as small as
+/// it can be, and full.
 fn what_fits_is_not_held_against_the_receive_buffer(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = Geometry::new(64 * 1024, 16, 2048)?;
     let (socket, frames, port) = ringed(geometry, Flags::NONE)?;
@@ -180,8 +180,8 @@ fn what_fits_is_not_held_against_the_receive_buffer(setting: &mut Setting) -> an
     Ok(())
 }
 
-/// Contract, "RX": if the receive buffer cannot hold a message that does not fit, no frame is taken,
-/// and it is dropped as at a full ring: a program is told, the kernel counts.
+/// Contract, "RX": if the receive buffer cannot hold a message that does not fit, no frame is
+/// taken, and it is dropped as at a full ring: a program is told, the kernel counts.
 fn what_the_receive_buffer_cannot_hold_takes_no_frame(setting: &mut Setting) -> anyhow::Result<()> {
     let (socket, frames, port) = ringed(Geometry::new(4096, 16, 2048)?, Flags::NONE)?;
     let (sender, _) = peers::open()?;

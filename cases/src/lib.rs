@@ -56,6 +56,7 @@ mod tx;
 mod tx_errors;
 mod tx_races;
 mod tx_verdicts;
+mod tx_waits;
 
 pub(crate) use case::case;
 pub use case::{Case, Group, Kernel, Setting, Topology, Unmet};

@@ -187,8 +187,8 @@ fn a_mapping_is_neither_cut_nor_stretched(setting: &mut Setting) -> anyhow::Resu
     Ok(())
 }
 
-/// Contract, "Mapping": a writable mapping is shared, so a private one does not become writable, and
-/// a shared one that was mapped for reading may, for the socket is open for writing.
+/// Contract, "Mapping": a writable mapping is shared, so a private one does not become writable,
+/// and a shared one that was mapped for reading may, for the socket is open for writing.
 fn a_private_mapping_may_not_become_writable(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = shape()?;
     let whole = geometry.mapping_len();
@@ -284,8 +284,8 @@ fn every_mapping_shows_the_same_ring_and_holds_it(setting: &mut Setting) -> anyh
     Ok(())
 }
 
-/// Contract, "Mapping": fork inherits mappings: the child reads from the ring and gives frames back,
-/// and while it lives the ring is mapped, whatever its parent unmaps.
+/// Contract, "Mapping": fork inherits mappings: the child reads from the ring and gives frames
+/// back, and while it lives the ring is mapped, whatever its parent unmaps.
 fn a_child_inherits_the_mapping(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = shape()?;
     let (socket, port) = peers::open()?;

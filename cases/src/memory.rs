@@ -62,8 +62,8 @@ fn a_ring_larger_than_memory_is_refused_and_nobody_dies(
     Ok(())
 }
 
-/// Contract, "Setting a ring up", 1: ring memory is charged to the caller's memory cgroup, all of it,
-/// and given back with the ring, by tear-down and by the end of the process.
+/// Contract, "Setting a ring up", 1: ring memory is charged to the caller's memory cgroup, all of
+/// it, and given back with the ring, by tear-down and by the end of the process.
 fn ring_memory_is_charged_to_whoever_asked(setting: &mut Setting) -> anyhow::Result<()> {
     const BLOCKS: u32 = 64;
     const SLACK: u64 = 256 * 1024;

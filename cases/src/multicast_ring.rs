@@ -137,8 +137,8 @@ fn each_listener_has_its_own_copy_in_its_own_ring(setting: &mut Setting) -> anyh
     Ok(())
 }
 
-/// Contract, "Multicast": a listener whose ring is full loses that message for itself (`ENOBUFS`), and
-/// neither the sender nor any other listener waits.
+/// Contract, "Multicast": a listener whose ring is full loses that message for itself (`ENOBUFS`),
+/// and neither the sender nor any other listener waits.
 fn a_stalled_listener_loses_only_its_own(setting: &mut Setting) -> anyhow::Result<()> {
     const MESSAGES: u32 = 100;
     let patience = setting.patiently(Duration::from_secs(1));
@@ -215,7 +215,8 @@ fn the_kernels_events_reach_rings_and_sockets_alike(setting: &mut Setting) -> an
 }
 
 /// Contract, "Multicast": the final decision is made where membership and "has an RX ring" change
-/// together: of a join and a set-up at once exactly one wins, and the socket is what the winner made.
+/// together: of a join and a set-up at once exactly one wins, and the socket is what the winner
+/// made.
 fn of_a_join_and_a_ring_at_once_one_wins(setting: &mut Setting) -> anyhow::Result<()> {
     let span = setting.patiently(Duration::from_millis(500));
     let geometry = Geometry::from_request(4096, 1, 2048, 2)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages of `nfnetlink_queue` (`include/uapi/linux/netfilter/nfnetlink_queue.h`).
 //!
-//! Written here because `netlink-packet-netfilter` 0.4 speaks nflog, nftables and conntrack, and not
-//! nfqueue; and because a consumer of a ring reads the payload where it lies, without a copy.
+//! Written here because `netlink-packet-netfilter` 0.4 speaks nflog, nftables and conntrack, and
+//! not nfqueue; and because a consumer of a ring reads the payload where it lies, without a copy.
 
 use std::ops::BitOr;
 

@@ -43,9 +43,10 @@ const ENOUGH: u32 = 1500;
 const TRIES: u32 = 10;
 
 /// One queue under fire from several CPUs: TCP in pieces of 64 KiB on its way out, datagrams coming
-/// in over two NIC pairs by softirq, and large datagrams of our own. Whenever a frame is seen while it
-/// is being filled, a small datagram is sent to overtake it. Packets are handed to `look` with the
-/// number of those sent so far, and accepted, until it says that it has seen enough. Nothing may be lost, doubled or garbled.
+/// in over two NIC pairs by softirq, and large datagrams of our own. Whenever a frame is seen while
+/// it is being filled, a small datagram is sent to overtake it. Packets are handed to `look` with
+/// the number of those sent so far, and accepted, until it says that it has seen enough. Nothing
+/// may be lost, doubled or garbled.
 fn crossfire(
     setting: &mut Setting,
     flags: Flags,

@@ -40,7 +40,8 @@ fn assert_readable(socket: &Socket, expected: bool, when: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// Contract, "poll": nothing to read in a new ring, in a ring that was read empty, and lap after lap.
+/// Contract, "poll": nothing to read in a new ring, in a ring that was read empty, and lap after
+/// lap.
 fn a_new_ring_has_nothing_to_read(setting: &mut Setting) -> anyhow::Result<()> {
     let (socket, frames, port) = ringed(shape()?, Flags::NONE)?;
     let (sender, _) = peers::open()?;
@@ -160,8 +161,9 @@ fn a_kept_frame_alone_wakes_nobody(setting: &mut Setting) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Contract, "poll"; known fault 7: a lone `RESERVED` frame does not wake, and `VALID` frames behind
-/// it do. (The word is the case's: what the kernel itself reserves is gone before it can be looked at.)
+/// Contract, "poll"; known fault 7: a lone `RESERVED` frame does not wake, and `VALID` frames
+/// behind it do. (The word is the case's: what the kernel itself reserves is gone before it can be
+/// looked at.)
 fn a_reserved_frame_alone_wakes_nobody_and_hides_nothing(
     setting: &mut Setting,
 ) -> anyhow::Result<()> {
@@ -261,7 +263,8 @@ fn a_pending_error_is_told_beside_what_there_is_to_read(
     Ok(())
 }
 
-/// Contract, "poll": `epoll` by level tells while there is something; by edge once for each arrival.
+/// Contract, "poll": `epoll` by level tells while there is something; by edge once for each
+/// arrival.
 fn epoll_tells_levels_and_edges(setting: &mut Setting) -> anyhow::Result<()> {
     let (socket, frames, port) = ringed(shape()?, Flags::NONE)?;
     let (sender, _) = peers::open()?;
@@ -299,8 +302,9 @@ fn epoll_tells_levels_and_edges(setting: &mut Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Contract, "poll"; known fault 8: nothing scans the ring: once its frames were passed, `poll` takes
-/// as long on a ring of 64 Ki frames as on one of 16, with something to read and with nothing.
+/// Contract, "poll"; known fault 8: nothing scans the ring: once its frames were passed, `poll`
+/// takes as long on a ring of 64 Ki frames as on one of 16, with something to read and with
+/// nothing.
 fn a_large_ring_is_not_scanned(setting: &mut Setting) -> anyhow::Result<()> {
     const POLLS: u32 = 200;
     const FACTOR: u32 = 8;

@@ -172,9 +172,9 @@ impl Step {
     }
 }
 
-/// Contract, "Setting a ring up", "Mapping"; known faults 16, 17 and 18: every call that there is, in
-/// any order, from several threads on one socket that sends to itself. Each call can say only what
-/// the contract knows.
+/// Contract, "Setting a ring up", "Mapping"; known faults 16, 17 and 18: every call that there is,
+/// in any order, from several threads on one socket that sends to itself. Each call can say only
+/// what the contract knows.
 fn every_call_at_once_on_one_socket_harms_nothing(setting: &mut Setting) -> anyhow::Result<()> {
     const THREADS: u64 = 4;
     let span = setting.patiently(Duration::from_millis(600));
@@ -302,8 +302,8 @@ fn rings_come_and_go_under_traffic(setting: &mut Setting) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Known fault 5 and the contract's "Mapping": sockets are closed and mappings go in one thread while
-/// others still set up, send and poll through descriptors of their own.
+/// Known fault 5 and the contract's "Mapping": sockets are closed and mappings go in one thread
+/// while others still set up, send and poll through descriptors of their own.
 fn closing_races_with_all_else(setting: &mut Setting) -> anyhow::Result<()> {
     let span = setting.patiently(Duration::from_millis(600));
     let seed = setting.seed;
@@ -350,8 +350,8 @@ fn closing_races_with_all_else(setting: &mut Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Known fault 5: a process dies with both rings of a generic netlink socket mapped, twice, messages
-/// in both, and another process holding nothing.
+/// Known fault 5: a process dies with both rings of a generic netlink socket mapped, twice,
+/// messages in both, and another process holding nothing.
 fn a_process_that_dies_with_both_rings_mapped_leaves_nothing(
     setting: &mut Setting,
 ) -> anyhow::Result<()> {

@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
-/// The events that `poll` tells of a socket within this time, of those that a reader asks for; 0 for
-/// none.
+/// The events that `poll` tells of a socket within this time, of those that a reader asks for; 0
+/// for none.
 pub(crate) fn events(socket: &impl AsFd, patience: Duration) -> io::Result<i16> {
     let mut poll = libc::pollfd {
         fd: socket.as_fd().as_raw_fd(),

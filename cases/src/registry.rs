@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::{
     Case, capability, compat, delivery, diag, dump, fallback, full, kselftest, mapping, memory,
     multicast, multicast_ring, ordering, ownership, poll, races, setup, subsystems, tap, tx,
-    tx_errors, tx_races, tx_verdicts,
+    tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -22,6 +22,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         subsystems::CASES,
         tx::CASES,
         tx_errors::CASES,
+        tx_waits::CASES,
         tx_races::CASES,
         tx_verdicts::CASES,
         mapping::CASES,

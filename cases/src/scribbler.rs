@@ -50,8 +50,8 @@ impl Scribbler {
         }))
     }
 
-    /// Writes nothing: at every frame that it meets as `RESERVED` it does what makes the kernel look
-    /// for another, and so for one behind it, while the first is still being filled.
+    /// Writes nothing: at every frame that it meets as `RESERVED` it does what makes the kernel
+    /// look for another, and so for one behind it, while the first is still being filled.
     pub(crate) fn overtaking_reserved(
         socket: &impl AsFd,
         geometry: Geometry,

@@ -234,8 +234,8 @@ fn flagged(words: &[u32], flags: u32) -> Vec<u8> {
     request(&[words, &[flags]].concat())
 }
 
-/// That there is a ring is said after what the request itself has wrong in its flags, and before its
-/// shape is looked at; that one is mapped, in the same place, for both rings.
+/// That there is a ring is said after what the request itself has wrong in its flags, and before
+/// its shape is looked at; that one is mapped, in the same place, for both rings.
 fn assert_order_on_top_of_a_ring(socket: &Socket, ring: i32) -> anyhow::Result<()> {
     let refuse = |ring, bytes: &[u8], what: &str, errno| {
         assert_refused(what, set(socket, ring, bytes), errno)
@@ -270,8 +270,8 @@ fn assert_order_on_top_of_a_ring(socket: &Socket, ring: i32) -> anyhow::Result<(
     Ok(())
 }
 
-/// Contract, "Setting a ring up", 7: tearing a ring down takes no frames, and succeeds where there is
-/// none; the other ring stays; and a ring of another shape can be had behind it.
+/// Contract, "Setting a ring up", 7: tearing a ring down takes no frames, and succeeds where there
+/// is none; the other ring stays; and a ring of another shape can be had behind it.
 fn tearing_down_asks_for_no_frames_and_needs_no_ring(setting: &mut Setting) -> anyhow::Result<()> {
     let patience = setting.patiently(Duration::from_secs(2));
     let mut socket = Socket::open(libc::NETLINK_NETFILTER)?;
@@ -346,8 +346,8 @@ fn getsockopt_tells_the_ring_as_it_was_set_up(setting: &mut Setting) -> anyhow::
     Ok(())
 }
 
-/// Contract, "Setting a ring up", 6; known fault 27: ring pages are zeroed, whatever was in them. Two
-/// shapes: blocks that are one compound page, and blocks that are none.
+/// Contract, "Setting a ring up", 6; known fault 27: ring pages are zeroed, whatever was in them.
+/// Two shapes: blocks that are one compound page, and blocks that are none.
 fn a_ring_begins_as_zeros_whatever_was_in_its_memory(setting: &mut Setting) -> anyhow::Result<()> {
     const ROUNDS: u32 = 4;
     let socket = Socket::open(libc::NETLINK_NETFILTER)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases of the group `fallback`: senders in the kernel that know nothing of rings deliver into them
-//! what they deliver into sockets, byte for byte.
+//! Cases of the group `fallback`: senders in the kernel that know nothing of rings deliver into
+//! them what they deliver into sockets, byte for byte.
 
 use std::time::Duration;
 
@@ -128,8 +128,8 @@ fn answers_in_a_ring_are_those_of_a_socket(setting: &mut Setting) -> anyhow::Res
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": extended acks and `NETLINK_CAP_ACK` behave on a ringed socket as
-/// on any other.
+/// Contract, "poll, dumps, the rest": extended acks and `NETLINK_CAP_ACK` behave on a ringed socket
+/// as on any other.
 fn extended_answers_in_a_ring_are_those_of_a_socket(setting: &mut Setting) -> anyhow::Result<()> {
     let patience = setting.patiently(Duration::from_secs(2));
     // An attribute that is too short for what it says it is: the kernel tells which, and why.
@@ -152,8 +152,8 @@ fn extended_answers_in_a_ring_are_those_of_a_socket(setting: &mut Setting) -> an
     Ok(())
 }
 
-/// Contract, "RX": `nfnetlink_log` collects several packets in one message; it comes in one frame, each
-/// packet whole.
+/// Contract, "RX": `nfnetlink_log` collects several packets in one message; it comes in one frame,
+/// each packet whole.
 fn logged_packets_arrive_in_a_ring(setting: &mut Setting) -> anyhow::Result<()> {
     /// `NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET`, and `NFULNL_MSG_CONFIG`.
     const PACKET: u16 = 4 << 8;
@@ -241,8 +241,8 @@ fn connection_events_arrive_in_a_ring(setting: &mut Setting) -> anyhow::Result<(
     Ok(())
 }
 
-/// Contract, "Multicast", opt-in: one socket is a queue's consumer and listens to events: packets by
-/// early frames, events by delivery, in one ring.
+/// Contract, "Multicast", opt-in: one socket is a queue's consumer and listens to events: packets
+/// by early frames, events by delivery, in one ring.
 fn a_queue_may_be_bound_and_listened_to_on_one_socket(setting: &mut Setting) -> anyhow::Result<()> {
     const PACKETS: u32 = 40;
     let patience = setting.patiently(Duration::from_secs(2));

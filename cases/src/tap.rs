@@ -82,8 +82,8 @@ fn a_tap_hears_what_a_ring_receives(setting: &mut Setting) -> anyhow::Result<()>
     Ok(())
 }
 
-/// Contract, "TX": a message sent through a ring is one like any other, to taps too, whether it goes to
-/// the kernel or to a program.
+/// Contract, "TX": a message sent through a ring is one like any other, to taps too, whether it
+/// goes to the kernel or to a program.
 fn a_tap_hears_what_a_ring_sends(setting: &mut Setting) -> anyhow::Result<()> {
     const MESSAGES: u32 = 8;
     let tap = Tap::put_up()?;

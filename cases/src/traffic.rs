@@ -262,8 +262,8 @@ impl Sink {
     }
 }
 
-/// Sends across a pair until something arrives: then both ends know each other's MAC address, and no
-/// packet of the case itself waits for that, or is lost over it.
+/// Sends across a pair until something arrives: then both ends know each other's MAC address, and
+/// no packet of the case itself waits for that, or is lost over it.
 pub(crate) fn warm_up(pair: u8, patience: Duration) -> anyhow::Result<()> {
     const WARM_UP_PORT: u16 = 6999;
     let sink = UdpSocket::bind((near(pair), WARM_UP_PORT))

@@ -99,8 +99,8 @@ fn one_flush_sends_every_valid_frame(setting: &mut Setting) -> anyhow::Result<()
     Ok(())
 }
 
-/// Contract, "TX": the kernel takes consecutive `VALID` frames from its position, and no more: behind
-/// a frame that is not there yet it goes on later, lap after lap, in order.
+/// Contract, "TX": the kernel takes consecutive `VALID` frames from its position, and no more:
+/// behind a frame that is not there yet it goes on later, lap after lap, in order.
 fn a_flush_begins_where_the_last_one_ended(setting: &mut Setting) -> anyhow::Result<()> {
     const LAPS: u32 = 20;
     let (peer, port) = peers::open()?;
@@ -198,7 +198,8 @@ fn one_frame_carries_many_messages(setting: &mut Setting) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Contract, "TX": `SKIP` frames are stepped over and marked `UNUSED`, also where there are no others.
+/// Contract, "TX": `SKIP` frames are stepped over and marked `UNUSED`, also where there are no
+/// others.
 fn kept_frames_are_stepped_over_and_given_back(setting: &mut Setting) -> anyhow::Result<()> {
     let (peer, port) = peers::open()?;
     let (socket, frames) = ring_to(port, shape()?)?;
@@ -231,8 +232,8 @@ fn kept_frames_are_stepped_over_and_given_back(setting: &mut Setting) -> anyhow:
     Ok(())
 }
 
-/// Contract, "TX": no `VALID` frame: 0. An empty send from an address that is not `NULL` is no flush
-/// but what it always was, and takes no frame.
+/// Contract, "TX": no `VALID` frame: 0. An empty send from an address that is not `NULL` is no
+/// flush but what it always was, and takes no frame.
 fn a_flush_of_nothing_sends_nothing(setting: &mut Setting) -> anyhow::Result<()> {
     let (peer, port) = peers::open()?;
     let (socket, frames) = ring_to(port, shape()?)?;
@@ -277,8 +278,8 @@ fn an_empty_send_without_a_ring_is_what_it_was(setting: &mut Setting) -> anyhow:
     Ok(())
 }
 
-/// Contract, "TX": ordinary sends on the same socket work as ever, before, between and after flushes,
-/// and take nothing out of the ring.
+/// Contract, "TX": ordinary sends on the same socket work as ever, before, between and after
+/// flushes, and take nothing out of the ring.
 fn ordinary_sends_go_on_beside_a_ring(setting: &mut Setting) -> anyhow::Result<()> {
     let (peer, port) = peers::open()?;
     let (socket, frames) = ring_to(port, shape()?)?;
@@ -302,8 +303,8 @@ fn ordinary_sends_go_on_beside_a_ring(setting: &mut Setting) -> anyhow::Result<(
     Ok(())
 }
 
-/// Contract, "TX"; known fault 1: the kernel copies a message before it looks at it, so nothing that
-/// the user writes afterwards reaches a message in flight.
+/// Contract, "TX"; known fault 1: the kernel copies a message before it looks at it, so nothing
+/// that the user writes afterwards reaches a message in flight.
 fn what_is_written_after_a_flush_changes_no_message(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = Geometry::new(64 * 1024, 1, 16 * 1024)?;
     let (peer, port) = peers::open()?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases of the group `tx`: what cannot be sent stays where it is and is told, and hurts nothing else.
+//! Cases of the group `tx`: what cannot be sent stays where it is and is told, and hurts nothing
+//! else.
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -65,8 +66,8 @@ fn a_wrong_length_is_refused_and_its_frame_stays_next(setting: &mut Setting) -> 
     Ok(())
 }
 
-/// Contract, "TX": the error is returned if nothing went out in this call, else the short count, and
-/// the error by the next flush.
+/// Contract, "TX": the error is returned if nothing went out in this call, else the short count,
+/// and the error by the next flush.
 fn what_goes_out_before_an_error_is_told_first(setting: &mut Setting) -> anyhow::Result<()> {
     let (peer, port) = peers::open()?;
     let (socket, frames) = ring_to(port, shape()?)?;
@@ -134,8 +135,8 @@ fn nobody_at_the_other_end_is_told_and_tried_again(setting: &mut Setting) -> any
     Ok(())
 }
 
-/// Contract, "TX": each message meets the check of the send buffer that one sent with `sendto` meets,
-/// and the same length is the last that passes both.
+/// Contract, "TX": each message meets the check of the send buffer that one sent with `sendto`
+/// meets, and the same length is the last that passes both.
 fn a_message_beyond_the_send_buffer_is_refused_alone(setting: &mut Setting) -> anyhow::Result<()> {
     let geometry = Geometry::new(64 * 1024, 1, 16 * 1024)?;
     let (peer, port) = peers::open()?;
@@ -209,8 +210,8 @@ fn a_full_receiving_ring_refuses_and_the_frame_stays(setting: &mut Setting) -> a
     Ok(())
 }
 
-/// Contract, "TX": flushing the ring to a multicast group is `EOPNOTSUPP`, by address or because the
-/// socket is connected to one; the frame stays; an ordinary multicast still works.
+/// Contract, "TX": flushing the ring to a multicast group is `EOPNOTSUPP`, by address or because
+/// the socket is connected to one; the frame stays; an ordinary multicast still works.
 fn a_flush_to_a_group_is_refused(setting: &mut Setting) -> anyhow::Result<()> {
     let (member, port) = peers::open()?;
     crate::groups::join(&member, 1)?;

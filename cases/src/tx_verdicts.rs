@@ -93,8 +93,8 @@ impl Bench {
     }
 }
 
-/// Contract, "TX": one call carries many messages, so many verdicts: one to a frame here, and as many
-/// packets let through or dropped when it returns.
+/// Contract, "TX": one call carries many messages, so many verdicts: one to a frame here, and as
+/// many packets let through or dropped when it returns.
 fn one_flush_gives_a_verdict_on_every_packet(setting: &mut Setting) -> anyhow::Result<()> {
     let mut bench = Bench::new(setting)?;
     for round in 0..ROUNDS {
@@ -119,8 +119,8 @@ fn one_flush_gives_a_verdict_on_every_packet(setting: &mut Setting) -> anyhow::R
     Ok(())
 }
 
-/// Contract, "TX": batch verdicts go through the ring as by `sendto`: each covers what was shown up to
-/// its id; several of them in one frame, back to back, and in several.
+/// Contract, "TX": batch verdicts go through the ring as by `sendto`: each covers what was shown up
+/// to its id; several of them in one frame, back to back, and in several.
 fn batch_verdicts_go_out_through_a_ring(setting: &mut Setting) -> anyhow::Result<()> {
     let mut bench = Bench::new(setting)?;
     for round in 0..ROUNDS {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Ring and queue as one stream, each message in its place.
 //!
-//! A `COPY` frame marks the place of a message that waits in the queue. Messages can also wait there
-//! without any frame: notifications of message queues, what came before the ring. So what the queue gives
-//! is a frame's message only if it has the length that the frame announces; otherwise it stood
-//! before it, without a frame, and the `COPY` frame stands until its own message comes.
+//! A `COPY` frame marks the place of a message that waits in the queue. Messages can also wait
+//! there without any frame: notifications of message queues, what came before the ring. So what the
+//! queue gives is a frame's message only if it has the length that the frame announces; otherwise
+//! it stood before it, without a frame, and the `COPY` frame stands until its own message comes.
 //!
 //! With the ring empty, the queue is looked at once `poll` has said that there is something. The
 //! kernel queues a message an instant before it publishes its `COPY` frame, so a message can come

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use crate::Error;
 
 /// Room for whatever a kernel of today sends without being asked for more: a packet of 64 KiB with
-/// its attributes (`nfnetlink_queue`), a part of a dump (32 KiB), a message queue's cookie (32 bytes).
+/// its attributes (`nfnetlink_queue`), a part of a dump (32 KiB), a message queue's cookie (32
+/// bytes).
 const USUAL_ROOM: usize = 128 * 1024;
 
 /// A buffer that is reused from message to message.

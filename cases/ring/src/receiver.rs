@@ -129,8 +129,8 @@ impl Receiver {
         &self.socket
     }
 
-    /// Gives the ring's mapping up and hands the socket back. The ring itself stays, and so does the
-    /// mapping while a [`Kept`](crate::Kept) message lives.
+    /// Gives the ring's mapping up and hands the socket back. The ring itself stays, and so does
+    /// the mapping while a [`Kept`](crate::Kept) message lives.
     #[must_use]
     pub fn into_socket(self) -> Socket {
         self.socket
@@ -178,8 +178,8 @@ impl Receiver {
         })
     }
 
-    /// Waits by `poll` until there is something to [`receive`](Self::receive), or a loss to be told;
-    /// `None` waits for ever. False if nothing came in time.
+    /// Waits by `poll` until there is something to [`receive`](Self::receive), or a loss to be
+    /// told; `None` waits for ever. False if nothing came in time.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut poll = libc::pollfd {

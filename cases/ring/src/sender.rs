@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sending through a TX ring.
 //!
-//! Frames are filled in ring order and marked `VALID`; one call, an empty send, makes the kernel take
-//! them all in that order. It copies each message before it looks at it, so a frame is ours again as
-//! soon as it reads `UNUSED`.
+//! Frames are filled in ring order and marked `VALID`; one call, an empty send, makes the kernel
+//! take them all in that order. It copies each message before it looks at it, so a frame is ours
+//! again as soon as it reads `UNUSED`.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -89,8 +89,8 @@ pub struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// The first `len` bytes of the room, one or more netlink messages back to back, go out with the
-    /// next [`flush`](Sender::flush).
+    /// The first `len` bytes of the room, one or more netlink messages back to back, go out with
+    /// the next [`flush`](Sender::flush).
     ///
     /// # Panics
     ///
