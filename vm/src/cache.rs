@@ -9,6 +9,8 @@
 //! | `work/<base>/` | the same, hard-linked, with the series in it |
 //! | `out/<base>/` | make's `O=` directory while a build is going on |
 //! | `out/<base>-<kernel>/` | the same between builds, to go on from |
+//! | `work/lint-<base>/`, `out/lint-<base>-<kernel>/` | the same for judging the series patch by patch |
+//! | `lint/<base>.json` | what was clean when it was judged last |
 //! | `steps/<base>-<kernel>` | how many steps a build from nothing took |
 //! | `kernels/<key>/` | finished kernels |
 //! | `initramfs/<key>.cpio` | packed guests |

@@ -111,16 +111,12 @@ impl<'a> Bench<'a> {
         tempfile::tempdir_in(root).map_err(VmError::io("cannot make a directory in", root))
     }
 
-    /// Has everything be made again that is made of `files`: a tool speaks only when it is run.
-    pub(super) fn renew(&self, files: &BTreeSet<PathBuf>) -> Result<(), VmError> {
-        files
+    /// Has everything be made again that depends on what the series touches: a tool speaks only when it
+    /// is run.
+    pub(super) fn renew(&self) -> Result<(), VmError> {
+        self.touched
             .iter()
             .try_for_each(|file| series::renew(&self.tree.join(file)))
-    }
-
-    /// As [`renew`](Self::renew), for whatever the series touches.
-    pub(super) fn renew_all(&self) -> Result<(), VmError> {
-        self.renew(&self.touched)
     }
 
     /// Text of these files, empty where one is not there.

@@ -103,7 +103,7 @@ pub fn lint(
     let id = format!("lint-{}", identity.id);
     let _lock = cache.lock(&id, || tell(Event::Source(super::Event::Waiting)))?;
     let keys = keys(&identity, &compiler, [&off, &on], &series, &touched)?;
-    let mut memory = Memory::open(cache, &id, keys)?;
+    let mut memory = Memory::open(cache, &identity.id, keys)?;
     let recalled = memory.recall();
     let is_new = recalled.is_none();
     let (passed, mut state) = recalled.unwrap_or_default();
@@ -124,7 +124,7 @@ pub fn lint(
         tell(Event::Ground);
         bench.bring(&series.first(passed))?;
         if is_new {
-            bench.renew_all()?;
+            bench.renew()?;
         }
         let made = bench.make(&mut off)?;
         for warning in &made.warnings {
@@ -183,10 +183,13 @@ fn keys(
         .iter()
         .flat_map(|configuration| &configuration.fragments)
         .fold(ground, |key, fragment| key.part(&fragment.text));
-    // What the tools say anyway is only known of what some patch touches.
-    let ground = touched.iter().fold(ground, |key, file| {
-        key.part(file.as_os_str().as_encoded_bytes())
-    });
+    // What the tools say anyway is only known of what depends on what some patch touches.
+    let ground = touched
+        .iter()
+        .filter(|file| bench::is_compiled(file))
+        .fold(ground, |key, file| {
+            key.part(file.as_os_str().as_encoded_bytes())
+        });
     let mut keys = vec![ground.finish()];
     for patch in series.patches() {
         let before = keys.last().expect("that of the base");
@@ -229,7 +232,6 @@ impl Judge<'_> {
         for (file, (before, after)) in files.iter().zip(before.iter().zip(&after)) {
             self.state.known.follow(file, before, after);
         }
-        self.bench.renew(&files)?;
         if files.iter().any(|file| bench::is_configuration(file)) {
             self.off.outdate();
             self.on.outdate();
