@@ -60,9 +60,11 @@ static PREFIXED: LazyLock<Regex> =
 static TAP: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"^\s*(ok|not ok) \d+ (?:- )?(.*?)(?:\s*# (SKIP|XFAIL).*)?$").expect("regular")
 });
-/// Namespaces have random names, and a program's words must not differ for that.
-static RANDOM: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"\b([a-z]+\d*)-[A-Za-z0-9]{6,8}\b").expect("regular"));
+/// Namespaces have random names, and links random aliases; a program's words must not differ for that.
+static RANDOM: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\b(?:([a-z]+\d*-)[A-Za-z0-9]{6,8}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b")
+        .expect("regular")
+});
 
 impl Transcript {
     /// Reads the evidence of a program that ended.
@@ -113,7 +115,7 @@ fn subtest(line: &str) -> Option<(String, Said)> {
             .map_or(&found[1], |directive| directive.as_str());
         (found.get(2)?.as_str(), Said::of(said))
     };
-    let name = RANDOM.replace_all(name.trim(), "$1-*").into_owned();
+    let name = RANDOM.replace_all(name.trim(), "${1}*").into_owned();
     Some((name, said))
 }
 
@@ -147,6 +149,11 @@ mod tests {
             (
                 "PASS: ns1-aB3dE6gH can reach ns2-aB3dE6gH",
                 "ns1-* can reach ns2-*",
+                Said::Pass,
+            ),
+            (
+                "PASS: set ifalias 9b1deb4d-3b7d-4bad-9bdd-2b0d7b3dcb6d for d",
+                "set ifalias * for d",
                 Said::Pass,
             ),
             ("FAIL: tc htb hierarchy", "tc htb hierarchy", Said::Fail),
