@@ -11,7 +11,8 @@ use nlring::{Geometry, Socket, Status};
 
 use crate::flush::flush;
 use crate::frames::{Field, Frames};
-use crate::message::{NOOP, Writer, noop};
+use crate::message::{ACK, NOOP, REQUEST, Writer, noop};
+use crate::option::request;
 use crate::traffic::pin;
 use crate::tx::{ring_on, ring_to, shape};
 use crate::{Case, Setting, case, peers};
@@ -217,10 +218,11 @@ fn a_length_that_changes_under_a_flush_is_read_once(setting: &mut Setting) -> an
     Ok(())
 }
 
-/// Contract, "RX" and "TX": the kernel trusts nothing in shared memory. Random words all over a
-/// ring of requests, while it is flushed into every family that a guest has.
+/// Contract, "RX" and "TX": the kernel trusts nothing in shared memory. Random words all over a ring
+/// of requests, while it is flushed into every family that a guest has.
 fn garbage_under_a_flush_hurts_nobody(setting: &mut Setting) -> anyhow::Result<()> {
     let span = setting.patiently(Duration::from_millis(200));
+    let patience = setting.patiently(Duration::from_secs(2));
     let geometry = shape()?;
     let families = [
         libc::NETLINK_ROUTE,
@@ -228,48 +230,41 @@ fn garbage_under_a_flush_hurts_nobody(setting: &mut Setting) -> anyhow::Result<(
         libc::NETLINK_GENERIC,
         libc::NETLINK_SOCK_DIAG,
     ];
-    let (mut sent, mut refused) = (0, 0);
+    let (mut sent, mut refused) = (0, 0_u32);
     for (number, family) in (0..).zip(families) {
         let (socket, frames) = ring_on(Socket::open(family)?, geometry)?;
         let stop = AtomicBool::new(false);
         let seed = setting.seed.wrapping_add(number);
+        let (mut taken, mut turned_away) = (0, 0);
         thread::scope(|scope| {
-            let scribbler = scope.spawn(|| {
+            scope.spawn(|| {
                 let mut random = fastrand::Rng::with_seed(seed);
                 while !stop.load(Ordering::Relaxed) {
-                    let frame = random.u32(..geometry.frame_nr());
-                    frames.submit_len(frame, random.u32(..2100));
-                    // Headers that are nearly right go furthest.
-                    let kind = u32::from(random.u16(..)) & 0x0f3f;
-                    let mut words = [random.u32(16..2100), kind | 0x0005_0000, 0, 0];
-                    words[random.usize(..4)] ^= random.u32(..) >> random.u32(..32);
-                    let bytes = crate::option::request(&words);
-                    frames.write(frame, &bytes);
-                    let word = random.usize(..frames.words());
-                    frames.word(word).store(random.u32(..), Ordering::Relaxed);
+                    scribble(&frames, &mut random);
                 }
             });
-            let begun = Instant::now();
-            // On a busy machine the scribbler may hardly run for a while.
-            while begun.elapsed() < span || (refused == 0 && begun.elapsed() < 10 * span) {
+            let until = Instant::now() + span;
+            while Instant::now() < until
+                || (taken == 0 || turned_away == 0) && Instant::now() < until + patience
+            {
                 match flush(&socket) {
-                    Ok(bytes) => sent += bytes,
-                    Err(_) => refused += 1,
+                    Ok(bytes) => taken += bytes,
+                    Err(_) => turned_away += 1,
                 }
                 while peers::receive(&socket).is_ok() {}
-                for frame in 0..geometry.frame_nr() {
-                    frames.set_status(frame, Status::Skip);
-                }
-                flush(&socket).ok();
+                // Past whatever cannot be sent.
+                frames.set_statuses(Status::Skip);
+                let _ = flush(&socket);
             }
             stop.store(true, Ordering::Relaxed);
-            scribbler.join().expect("no panic");
         });
+        ensure!(
+            taken > 0 && turned_away > 0,
+            "too little was tried: family {family} took {taken} bytes and refused {turned_away} times"
+        );
+        sent += taken;
+        refused += turned_away;
     }
-    ensure!(
-        sent > 0 && refused > 0,
-        "{sent} bytes sent, {refused} refused: no garbage"
-    );
     let (socket, frames) = ring_on(Socket::open(libc::NETLINK_ROUTE)?, geometry)?;
     frames.submit(0, &noop(1));
     ensure!(flush(&socket)? == 16, "a new ring does not work");
@@ -277,6 +272,23 @@ fn garbage_under_a_flush_hurts_nobody(setting: &mut Setting) -> anyhow::Result<(
         "{sent} bytes of garbage sent to 4 families, {refused} flushes refused"
     ));
     Ok(())
+}
+
+/// Marks a frame `VALID` that has a message nearly right, for those go furthest, or a length that is
+/// wrong; and writes a word anywhere.
+fn scribble(frames: &Frames, random: &mut fastrand::Rng) {
+    let room = frames.geometry().room();
+    let frame = random.u32(..frames.geometry().frame_nr());
+    let kind = u32::from(random.u16(..)) & 0x0f3f;
+    let flags = u32::from(REQUEST | ACK) << 16;
+    let mut words = [random.u32(16..room), kind | flags, 0, 0];
+    words[random.usize(..4)] ^= random.u32(..) >> random.u32(..32);
+    frames.write(frame, &request(&words));
+    frames.submit_len(frame, random.u32(..2 * room));
+    let anywhere = random.usize(..frames.words());
+    frames
+        .word(anywhere)
+        .store(random.u32(..), Ordering::Relaxed);
 }
 
 /// Contract, "TX"; known fault 17: a ring that is torn down by another thread gives a clear error,
