@@ -150,12 +150,14 @@ pub(crate) fn pristine(
 ) -> Result<Pristine, VmError> {
     on(Event::Phase(Phase::Fetch));
     let identity = source::identify(cache, &entry.base)?;
-    let _lock = cache.lock(&format!("base-{}", identity.id), || on(Event::Waiting))?;
+    let id = identity.id.clone();
+    // It is there whole or not at all, so nobody waits for a build that goes on.
+    if let Some(tree) = source::unpacked(cache, &identity)? {
+        return Ok(Pristine { tree, id });
+    }
+    let _lock = cache.lock(&format!("base-{id}"), || on(Event::Waiting))?;
     let tree = source::pristine(cache, &entry.base, &identity, on)?;
-    Ok(Pristine {
-        tree,
-        id: identity.id,
-    })
+    Ok(Pristine { tree, id })
 }
 
 /// The kernel, if it is in the cache whole. One that is damaged is thrown away.

@@ -96,6 +96,12 @@ pub(super) fn identify(cache: &Cache, base: &Base) -> Result<Identity, VmError> 
     })
 }
 
+/// The unpacked base, if it is there.
+pub(super) fn unpacked(cache: &Cache, identity: &Identity) -> Result<Option<PathBuf>, VmError> {
+    let place = cache.place("base", &identity.id)?;
+    Ok(place.is_dir().then_some(place))
+}
+
 /// The unpacked base, unpacked now if it is not there. The caller holds the lock of the base.
 pub(super) fn pristine(
     cache: &Cache,
@@ -103,11 +109,11 @@ pub(super) fn pristine(
     identity: &Identity,
     on: &mut dyn FnMut(Event),
 ) -> Result<PathBuf, VmError> {
-    let place = cache.place("base", &identity.id)?;
-    if place.is_dir() {
+    if let Some(place) = unpacked(cache, identity)? {
         return Ok(place);
     }
     on(Event::Phase(Phase::Unpack));
+    let place = cache.place("base", &identity.id)?;
     let partial = place.with_extension("partial");
     remove_tree(&partial)?;
     if let Err(error) = fill(base, &partial) {

@@ -10,9 +10,9 @@ use super::super::compile::Make;
 use super::super::configure::{self, Fragment};
 use super::super::out_directory::OutDirectory;
 use super::super::series::{self, Series};
-use super::super::source::{self, Identity};
-use super::super::{Event, toolchain};
+use super::super::{Event, source, toolchain};
 use super::warning::Warning;
+use crate::kernel;
 use crate::matrix::{Base, Entry};
 use crate::{Cache, VmError};
 
@@ -66,20 +66,18 @@ pub(super) struct Made {
 }
 
 impl<'a> Bench<'a> {
-    /// Takes place; the caller holds the lock `id`.
+    /// At the base of `entry`; the caller holds the lock `id`.
     pub(super) fn open(
         cache: &'a Cache,
-        base: &'a Base,
+        entry: &'a Entry,
         id: &'a str,
         compiler: &'a str,
-        identity: &Identity,
         touched: BTreeSet<PathBuf>,
         on: &mut dyn FnMut(Event),
     ) -> Result<Self, VmError> {
         toolchain::check()?;
-        let lock = cache.lock(&format!("base-{}", identity.id), || on(Event::Waiting))?;
-        let pristine = source::pristine(cache, base, identity, on)?;
-        drop(lock);
+        let base = &entry.base;
+        let pristine = kernel::pristine(cache, entry, on)?.tree;
         Ok(Self {
             tree: source::work(cache, base, id, &pristine)?,
             cache,

@@ -213,7 +213,8 @@ fn objects_that_went_do_not_make_old_warnings_new() {
     place.source(&format!("int another;\n{SOURCE}"));
     let (events, findings) = place.lint();
     assert_eq!(findings.complaints, 0);
-    assert_eq!(events[..2], [Event::Remembered(1), Event::Ground]);
+    assert_eq!(events[0], Event::Remembered(1));
+    assert!(events.contains(&Event::Ground), "{events:?}");
     assert_eq!(judged(&events), [2]);
 }
 
@@ -223,7 +224,8 @@ fn a_file_that_was_never_touched_brings_its_old_warnings() {
     assert_eq!(place.complaints(), [""; 0]);
     place.source(&format!("int harmless;\n{SOURCE}"));
     let (events, findings) = place.lint();
-    assert_eq!((&events[0], findings.complaints), (&Event::Ground, 0));
+    assert!(events.contains(&Event::Ground), "{events:?}");
+    assert_eq!(findings.complaints, 0);
 }
 
 #[test]

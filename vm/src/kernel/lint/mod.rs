@@ -119,7 +119,7 @@ pub fn lint(
     }
 
     let mut source = |event| tell(Event::Source(event));
-    let bench = Bench::open(cache, base, &id, &compiler, &identity, touched, &mut source)?;
+    let bench = Bench::open(cache, control, &id, &compiler, touched, &mut source)?;
     if is_new || !bench.keeps(&off)? {
         tell(Event::Ground);
         bench.bring(&series.first(passed))?;
