@@ -54,12 +54,11 @@ fn one(
             say(&line);
         }
     })?;
-    if let Some(Text { unpatched, off, on }) = findings.text {
-        let grown = |bytes: u64| i128::from(bytes) - i128::from(unpatched);
+    if let Some(text) = findings.text {
+        let sizes = sizes(text);
         say(&format!(
-            "text of {HOT_OBJECT}: {unpatched} bytes unpatched, {off} with the option off ({:+}), {on} with it on ({:+})",
-            grown(off),
-            grown(on)
+            "text of {HOT_OBJECT}: {} bytes unpatched, {sizes}",
+            text.unpatched
         ));
     }
     let verdict = match findings.complaints {
@@ -87,9 +86,18 @@ fn line(event: &Event, step: Instant) -> Option<String> {
         Event::Ground => String::from("making objects of the tree before the first patch to judge"),
         Event::Patch { number, of, name } => format!("{number}/{of} {name}"),
         Event::Complaint(what) => format!("  {what}"),
-        Event::Done { objects } => {
-            let seconds = step.elapsed().as_secs_f32();
-            format!("  {objects} objects in {seconds:.1} s")
+        Event::Done { objects, text } => {
+            let (seconds, sizes) = (step.elapsed().as_secs_f32(), sizes(*text));
+            format!("  {objects} objects in {seconds:.1} s; text {sizes}")
         }
     })
+}
+
+fn sizes(Text { unpatched, off, on }: Text) -> String {
+    let grown = |bytes: u64| i128::from(bytes) - i128::from(unpatched);
+    let with = match on {
+        0 => String::new(),
+        _ => format!(", {on} with it on ({:+})", grown(on)),
+    };
+    format!("{off} with the option off ({:+}){with}", grown(off))
 }

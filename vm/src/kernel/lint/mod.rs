@@ -38,7 +38,7 @@ pub struct Text {
     pub unpatched: u64,
     /// With the series and without the option.
     pub off: u64,
-    /// With both.
+    /// With both; 0 before the option comes.
     pub on: u64,
 }
 
@@ -66,6 +66,8 @@ pub enum Event {
     Done {
         /// Objects compiled for it, both configurations together.
         objects: u64,
+        /// The sizes after it.
+        text: Text,
     },
 }
 
@@ -130,13 +132,15 @@ pub fn lint(
         for warning in &made.warnings {
             state.known.learn(warning);
         }
-        tell(Event::Done {
-            objects: made.objects,
-        });
+        state.text.off = made.text;
         if is_new {
             state.text.unpatched = made.text;
             memory.keep(0, &state)?;
         }
+        tell(Event::Done {
+            objects: made.objects,
+            text: state.text,
+        });
     }
     let mut judge = Judge {
         bench,
@@ -257,7 +261,8 @@ impl Judge<'_> {
             let grown = off - unpatched;
             self.complain(format!("the text of {HOT_OBJECT} grows by {grown} bytes in {}, where the option is off: {unpatched} unpatched, {off} now", self.off.kernel));
         }
-        (self.tell)(Event::Done { objects });
+        let text = self.state.text;
+        (self.tell)(Event::Done { objects, text });
         Ok(true)
     }
 
