@@ -286,7 +286,7 @@ mod tests {
         assert!(matrix.find("6.1").unwrap().ringed);
         assert!(!matrix.find("6.1-off").unwrap().ringed);
         assert!(matrix.find("6.12").unwrap().series);
-        assert!(!matrix.find("6.12-plain").unwrap().series);
+        assert!(!matrix.find("6.12-compat-plain").unwrap().series);
         let message = matrix.find("2.6").unwrap_err().to_string();
         assert!(message.contains("6.1, 6.1-off"), "{message}");
     }
