@@ -9,6 +9,7 @@
 //! | `work/<base>/` | the same, hard-linked, with the series in it |
 //! | `out/<base>/` | make's `O=` directory while a build is going on |
 //! | `out/<base>-<kernel>/` | the same between builds, to go on from |
+//! | `work/plain-<base>/`, `out/plain-<base>-<kernel>/` | the same for kernels without the series |
 //! | `work/lint-<base>/`, `out/lint-<base>-<kernel>/` | the same for judging the series patch by patch |
 //! | `lint/<base>.json` | what was clean when it was judged last |
 //! | `steps/<base>-<kernel>` | how many steps a build from nothing took |

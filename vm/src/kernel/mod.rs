@@ -194,7 +194,14 @@ pub fn build(
     let pristine = source::pristine(cache, base, &recipe.identity, on)?;
 
     on(Event::Phase(Phase::Patch));
-    let work = source::work(cache, base, &recipe.identity.id, &pristine)?;
+    // Kernels without the series have their own tree and objects: putting a header back would have
+    // make believe that all which includes it changed.
+    let tree = if entry.series {
+        recipe.identity.id.clone()
+    } else {
+        format!("plain-{}", recipe.identity.id)
+    };
+    let work = source::work(cache, base, &tree, &pristine)?;
     let scratch = tempfile::tempdir_in(cache.root())
         .map_err(VmError::io("cannot make a directory in", cache.root()))?;
     recipe
@@ -202,7 +209,7 @@ pub fn build(
         .bring(base, &pristine, &work, scratch.path())?;
 
     on(Event::Phase(Phase::Configure));
-    let out = OutDirectory::open(cache, &recipe.identity.id, &entry.name, &recipe.compiler)?;
+    let out = OutDirectory::open(cache, &tree, &entry.name, &recipe.compiler)?;
     let log = cache.place("log", &format!("{}.log", entry.name))?;
     let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
     let outcome = configure::configure(&make, &recipe.fragments).and_then(|config| {
