@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use nlring::{Flags, Geometry, Socket};
 
 use crate::flush::flush;
 use crate::frames::Frames;
-use crate::message::{DUMP, ERROR, Message, Writer};
+use crate::message::{ACK, DUMP, ERROR, Message, Writer};
+use crate::option::assert_refused;
 use crate::parts::{Drive, Dump, Identity, Reader, plain, read, whole};
-use crate::{Case, Setting, answers, case, conntrack, peers, ready, route};
+use crate::{Case, Setting, answers, case, conntrack, counters, groups, peers, ready, route};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Dump, a_dump_in_a_ring_is_the_dump_of_a_socket).within(10),
@@ -22,6 +24,8 @@ pub(crate) const CASES: &[Case] = &[
     case!(Dump, a_dump_that_runs_refuses_another_and_then_makes_room),
     case!(Dump, other_messages_come_between_the_parts),
     case!(Dump, a_ring_that_goes_during_a_dump_takes_no_part_along),
+    case!(Dump, a_part_that_waits_stays_behind_what_is_queued),
+    case!(Dump, no_notification_overtakes_a_part_that_waits),
     case!(Dump, a_ring_that_comes_during_a_dump_takes_over),
     case!(Dump, a_socket_that_closes_during_a_dump_leaves_nothing),
 ];
@@ -328,7 +332,7 @@ fn other_messages_come_between_the_parts(setting: &mut Setting) -> anyhow::Resul
     Ok(())
 }
 
-/// Contract, "poll, dumps, the rest": a ring torn down with a dump under way, and a part parked:
+/// Contract, "poll, dumps, the rest": a ring torn down with a dump under way, full or not:
 /// what was in unread frames is gone with it, and nothing else; the rest comes plainly.
 fn a_ring_that_goes_during_a_dump_takes_no_part_along(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
@@ -338,7 +342,7 @@ fn a_ring_that_goes_during_a_dump_takes_no_part_along(setting: &mut Setting) -> 
         reader.socket.send(&route::dump_routes(SEQUENCE))?;
         let mut dump = Dump::new(SEQUENCE);
         for _ in 0..=read_before {
-            reader.drive(Drive::Poll)?; // the ring is full: a part is parked
+            reader.drive(Drive::Poll)?;
             let part = reader.next_frame()?.context("no part")?;
             dump.framed(&part)?;
         }
@@ -358,6 +362,79 @@ fn a_ring_that_goes_during_a_dump_takes_no_part_along(setting: &mut Setting) -> 
             dump.in_frames, dump.copied
         ));
     }
+    Ok(())
+}
+
+/// Contract, "poll, dumps, the rest": where the ring goes with one message queued behind `COPY` and a
+/// part parked, the part comes behind that message, and the dump after it.
+fn a_part_that_waits_stays_behind_what_is_queued(setting: &mut Setting) -> anyhow::Result<()> {
+    const NO_SUCH_TYPE: u16 = u16::MAX;
+    const REFUSED: u32 = 99;
+    route::make(ROUTES)?;
+    let wanted = plain(FAMILY, route::dump_routes)?;
+    for small_buffer in [false, true] {
+        let reader = Reader::open(FAMILY, shape(1)?)?;
+        if small_buffer {
+            setsockopt(&reader.socket, RcvBuf, &0)?; // the kernel takes its minimum
+        }
+        let request = Writer::request(NO_SUCH_TYPE, ACK, REFUSED).with(&[0; 5000]);
+        reader.socket.send(&request.end())?; // the answer repeats it, so no frame holds it
+        reader.socket.send(&route::dump_routes(SEQUENCE))?;
+        let socket = reader.into_socket()?;
+        let answer = peers::receive(&socket)?;
+        let answer = Message::read(&answer)?;
+        ensure!(
+            (answer.sequence, answer.errno()?) == (REFUSED, libc::EOPNOTSUPP),
+            "the first to come is of type {} and number {}",
+            answer.kind,
+            answer.sequence
+        );
+        let mut dump = Dump::new(SEQUENCE);
+        while !dump.done {
+            dump.copied(&peers::receive(&socket)?)?;
+        }
+        dump.assert_same(&wanted, whole)?;
+        setting.note(format!("{} parts behind the answer", dump.copied));
+    }
+    Ok(())
+}
+
+/// A notification may tell of something newer than the part that is parked: it counts as lost and
+/// never stands before that part, though a frame has become free.
+fn no_notification_overtakes_a_part_that_waits(setting: &mut Setting) -> anyhow::Result<()> {
+    route::make(ROUTES)?;
+    let wanted = plain(FAMILY, route::dump_routes)?;
+    let socket = Socket::open(FAMILY)?;
+    let geometry = shape(8)?;
+    socket.set_up_rx_ring(&geometry, Flags::MULTICAST)?;
+    let frames = Frames::map(&socket, geometry)?;
+    groups::join(&socket, groups::LINK_GROUP)?;
+    let mut reader = Reader::new(socket, frames);
+    for number in 0..geometry.frame_nr() {
+        reader.socket.send(&crate::message::noop(number))?;
+    }
+    reader.socket.send(&route::dump_routes(SEQUENCE))?; // its first part meets a full ring
+    for _ in 0..geometry.frame_nr() {
+        reader.next_frame()?.context("an answer is missing")?;
+    }
+    groups::cause_link_events("late")?;
+    let (port, _) = groups::address(&reader.socket)?;
+    let lost = counters::socket_drops(FAMILY, port)?;
+    ensure!(lost >= 2, "{lost} events of a link count as lost");
+    assert_refused("the loss", peers::receive(&reader.socket), libc::ENOBUFS)?;
+    let mut dump = Dump::new(SEQUENCE);
+    reader.read_on(&mut dump, Drive::Poll)?;
+    dump.assert_same(&wanted, whole)?;
+    groups::cause_link_events("later")?;
+    let event = reader.next_frame()?.context("no event after the dump")?;
+    ensure!(
+        Message::read(&event)?.sequence == 0,
+        "an answer where an event is due"
+    );
+    setting.note(format!(
+        "{lost} events lost before {} parts",
+        dump.in_frames
+    ));
     Ok(())
 }
 
