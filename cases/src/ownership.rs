@@ -6,18 +6,20 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use nlring::{Flags, Geometry, Path, Socket};
+use nlring::{Flags, Geometry, Path, Socket, Status};
 
-use crate::answers;
 use crate::child::Child;
 use crate::consumer::{Binding, Consumer, Event, Way};
 use crate::counters::QueueCounters;
+use crate::delivery::assert_holds;
+use crate::frames::Frames;
 use crate::ledger::Ledger;
 use crate::nfqueue::Verdict;
+use crate::option::assert_refused;
 use crate::rules::Rules;
 use crate::scribbler::Scribbler;
 use crate::traffic::{self, Burst, Flow, OTHER_PORT, PORT, Window, warm_up};
-use crate::{Case, Setting, case};
+use crate::{Case, Setting, answers, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
     case!(
@@ -33,6 +35,10 @@ pub(crate) const CASES: &[Case] = &[
         .across(1)
         .within(10),
     case!(Ownership, kept_frames_are_stepped_over),
+    case!(
+        Ownership,
+        a_frame_that_was_passed_waits_for_what_took_its_place
+    ),
     case!(Ownership, a_killed_consumer_leaves_other_sockets_working)
         .across(1)
         .within(10),
@@ -287,6 +293,59 @@ fn kept_frames_are_stepped_over(setting: &mut Setting) -> anyhow::Result<()> {
         "{KEPT} of {FRAMES} frames kept over {} answers, then all used again",
         10 * FRAMES
     ));
+    Ok(())
+}
+
+/// The reader's rule for kept frames needs it: what was passed as `SKIP`, and given back when all
+/// others are filled, is not taken again until the message that came in its place was read or kept.
+/// Were it taken, nothing in the ring would tell that it holds the youngest message.
+fn a_frame_that_was_passed_waits_for_what_took_its_place(
+    setting: &mut Setting,
+) -> anyhow::Result<()> {
+    const FRAMES: u32 = 4;
+    let (sender, _) = peers::open()?;
+    let message = |number| peers::content(number, 100);
+    for kept in 1..FRAMES {
+        for (dealt, flags) in [
+            (Status::Unused, Flags::ORDERED),
+            (Status::Skip, Flags::NONE),
+        ] {
+            let geometry = Geometry::from_request(4096, FRAMES, 4096, FRAMES)?;
+            let (socket, port) = peers::open()?;
+            socket.set_up_rx_ring(&geometry, flags)?;
+            let frames = Frames::map(&socket, geometry)?;
+            for number in 0..FRAMES {
+                peers::send_to(&sender, port, &message(number))?;
+            }
+            (0..kept).for_each(|frame| frames.set_status(frame, Status::Skip));
+            (kept..FRAMES).for_each(|frame| frames.set_status(frame, Status::Unused));
+            for frame in kept..FRAMES {
+                peers::send_to(&sender, port, &message(10 + frame))?;
+            }
+            (0..kept).for_each(|frame| frames.set_status(frame, Status::Unused));
+            if kept < FRAMES - 1 {
+                frames.set_status(FRAMES - 1, Status::Unused); // not the one in its place
+                let refused = peers::send_to(&sender, port, &message(20));
+                assert_refused("the youngest before the oldest", refused, libc::EAGAIN)?;
+                for frame in 0..kept {
+                    let status = frames.status(frame);
+                    ensure!(
+                        status == Some(Status::Unused),
+                        "frame {frame} is {status:?}"
+                    );
+                }
+                assert_holds(&frames, kept, &message(10 + kept))?;
+            }
+            frames.set_status(kept, dealt);
+            for frame in 0..kept {
+                peers::send_to(&sender, port, &message(30 + frame))?;
+                assert_holds(&frames, frame, &message(30 + frame))?;
+            }
+        }
+        setting.note(format!(
+            "{kept} of {FRAMES} frames passed, given back, taken again"
+        ));
+    }
     Ok(())
 }
 

@@ -43,8 +43,6 @@ pub(crate) enum Arrival {
 pub(crate) struct Inbox {
     /// `poll` has said that the queue or an error waits.
     look_in_queue: bool,
-    /// `poll` has said that there is something, and nothing has been found yet.
-    unexplained: bool,
     /// Length of a message in the buffer that was taken from the queue and not yet handed on.
     stash: Option<usize>,
     /// A message of this length was handed on with the ring empty at this frame.
@@ -56,7 +54,6 @@ impl Inbox {
     pub(crate) fn new() -> Self {
         Self {
             look_in_queue: true,
-            unexplained: false,
             stash: None,
             early: None,
         }
@@ -65,7 +62,6 @@ impl Inbox {
     /// `poll` has something to tell.
     pub(crate) fn expect_queue(&mut self) {
         self.look_in_queue = true;
-        self.unexplained = true;
     }
 
     /// The next arrival from a plain socket.
@@ -82,22 +78,6 @@ impl Inbox {
 
     /// The next arrival from a ring and the queue behind it.
     pub(crate) fn next(
-        &mut self,
-        ring: &Mapping,
-        reader: &mut Reader,
-        queue: &impl Queue,
-        buffer: &mut Buffer,
-    ) -> Result<Option<Arrival>, Error> {
-        let mut arrival = self.in_turn(ring, reader, queue, buffer)?;
-        if arrival.is_none() && std::mem::take(&mut self.unexplained) {
-            reader.find_step(ring)?;
-            arrival = self.in_turn(ring, reader, queue, buffer)?;
-        }
-        self.unexplained = false;
-        Ok(arrival)
-    }
-
-    fn in_turn(
         &mut self,
         ring: &Mapping,
         reader: &mut Reader,

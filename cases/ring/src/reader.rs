@@ -8,16 +8,11 @@
 //!   takes a later one. So a frame that was kept and given back, and reads `UNUSED`, may lie behind
 //!   the kernel (it passed it as `SKIP`) or before it (it will take it). The first frame behind all
 //!   such frames tells: if that was taken, the kernel has passed the others; whatever it took among
-//!   them it took earlier, so it shows when they are read once more.
+//!   them it took earlier, so it shows when they are read once more. A frame that it passed it does
+//!   not take again before that first one was read, so what is found in one is always due.
 //! - **`RESERVED`.** In allocation order a slow copy can stand before finished ones. The reader
 //!   notes the frame, reads on, and looks at it first at every later visit. With
 //!   `NL_MMAP_RING_ORDERED` it waits instead.
-//!
-//! One situation no word in the ring can tell from another: the kernel passes the frame where the
-//! reader stands as `SKIP`, fills every other frame, and finds the first given back. Its message
-//! is then read as the oldest, though it is the youngest, and the reader falls out of step with
-//! the kernel. `poll` shows that (it says that there is something, and there is nothing to be
-//! found), and [`Reader::find_step`] mends it.
 
 use crate::mapping::Mapping;
 use crate::{FrameError, Status};
@@ -115,35 +110,6 @@ impl Reader {
             self.pending.remove(frame);
         }
         ring.set_status(frame, Status::Unused);
-    }
-
-    /// Moves on to the first frame that is not free, if the reader does not stand there already.
-    /// Looks at every frame, so it is for the one case in which the position is wrong.
-    pub(crate) fn find_step(&mut self, ring: &Mapping) -> Result<(), FrameError> {
-        // Two looks: what the kernel took before the frame that the first one finds, though after
-        // it had gone by, shows in the second.
-        if self.first_taken(ring)?.is_some()
-            && let Some(frame) = self.first_taken(ring)?
-        {
-            self.position = frame;
-        }
-        Ok(())
-    }
-
-    /// The first frame from the position on that is neither free nor kept, up to the oldest that is
-    /// being filled.
-    fn first_taken(&self, ring: &Mapping) -> Result<Option<u32>, FrameError> {
-        let mut at = self.position;
-        for _ in 0..ring.geometry().frame_nr() {
-            if self.pending.get(0) == Some(at) {
-                break;
-            }
-            if !matches!(ring.status(at)?, Status::Unused | Status::Skip) {
-                return Ok(Some(at));
-            }
-            at = ring.geometry().behind(at);
-        }
-        Ok(None)
     }
 
     /// The caller is about to mark this frame `SKIP`.
