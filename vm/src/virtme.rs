@@ -92,8 +92,14 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         command.args(["--kernel-option", word]);
     }
     command
+        // Such programs make and remove namespaces by the hundred, and each waits for RCU.
+        .args(["--kernel-option", "rcupdate.rcu_expedited=1"])
         .args(["--command", &agent_command(config), "--"])
-        .args(["-device", "virtio-serial-pci,id=agents,ioeventfd=off"])
+        // virtme-ng has half a dozen of them, with 64 queues each. QEMU would watch a descriptor for
+        // each queue, and spend three quarters of its time asking all of them for news.
+        .args(["-global", "virtio-serial-pci.ioeventfd=off"])
+        .args(["-global", "virtio-serial-pci.max_ports=2"])
+        .args(["-device", "virtio-serial-pci,id=agents"])
         .arg("-chardev")
         .arg(format!("socket,id=agent,fd={}", agent.as_raw_fd()))
         .arg("-device")
