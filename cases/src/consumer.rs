@@ -131,7 +131,7 @@ impl Consumer {
                 let way = match &received {
                     Received::Frame(frame) => Way::Frame(frame.index()),
                     Received::Copied(copied) => copied.frame().map_or(Way::Plain, Way::Copy),
-                    Received::Lost => unreachable!("a loss has no message"),
+                    Received::Lost { .. } => unreachable!("a loss has no message"),
                 };
                 match Message::read(message)? {
                     Message::Packet { id, payload } => {

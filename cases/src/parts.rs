@@ -148,7 +148,7 @@ pub(crate) fn read(
             match &received {
                 Received::Frame(frame) => dump.framed(frame)?,
                 Received::Copied(copied) => dump.copied(copied)?,
-                Received::Lost => anyhow::bail!("a loss after {} messages", dump.len()),
+                Received::Lost { .. } => anyhow::bail!("a loss after {} messages", dump.len()),
             }
         }
         ensure!(

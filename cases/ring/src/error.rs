@@ -7,6 +7,49 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// `ENOPROTOOPT`: the kernel has no memory-mapped netlink, or is older than it.
+    #[error(
+        "cannot {what}: this kernel has no memory-mapped netlink; use the socket without a ring"
+    )]
+    NoRings {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// `EPERM`: rings are for those who may administer the network.
+    #[error(
+        "cannot {what}: CAP_NET_ADMIN is missing in the user namespace that owns the socket's network namespace; \
+         run as root, or with that capability"
+    )]
+    NotPermitted {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// `ENOMEM`: the machine, or the memory cgroup that is charged for it, has not that much.
+    #[error(
+        "cannot {what}: no memory for {bytes} bytes; ask for fewer frames, or raise the memory cgroup's limit"
+    )]
+    NoMemory {
+        /// What was tried.
+        what: &'static str,
+        /// The ring's size, in bytes.
+        bytes: usize,
+    },
+    /// `EBUSY`: the socket has such a ring already, or one of its rings is mapped.
+    #[error(
+        "cannot {what}: the socket has that ring, or has one mapped; unmap and tear down first"
+    )]
+    Busy {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// `EOPNOTSUPP`: the socket is in a multicast group.
+    #[error(
+        "cannot {what}: the socket is in a multicast group; leave it, or ask for Flags::MULTICAST"
+    )]
+    InGroup {
+        /// What was tried.
+        what: &'static str,
+    },
     /// A system call failed.
     #[error("cannot {what}: {source}")]
     System {
@@ -75,12 +118,58 @@ impl Error {
         }
     }
 
+    /// The error with which the kernel just refused to do `what` to a ring of this many bytes.
+    pub(crate) fn last_refusal(what: &'static str, bytes: usize) -> Self {
+        Self::refusal(what, bytes, io::Error::last_os_error())
+    }
+
+    fn refusal(what: &'static str, bytes: usize, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::ENOPROTOOPT) => Self::NoRings { what },
+            Some(libc::EPERM) => Self::NotPermitted { what },
+            Some(libc::ENOMEM) => Self::NoMemory { what, bytes },
+            Some(libc::EBUSY) => Self::Busy { what },
+            Some(libc::EOPNOTSUPP) => Self::InGroup { what },
+            _ => Self::System { what, source },
+        }
+    }
+
     /// The kernel's error number, where it was the kernel that refused.
     #[must_use]
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {
+            Self::NoRings { .. } => Some(libc::ENOPROTOOPT),
+            Self::NotPermitted { .. } => Some(libc::EPERM),
+            Self::NoMemory { .. } => Some(libc::ENOMEM),
+            Self::Busy { .. } => Some(libc::EBUSY),
+            Self::InGroup { .. } => Some(libc::EOPNOTSUPP),
             Self::System { source, .. } => source.raw_os_error(),
-            _ => None,
+            Self::Frame(_) | Self::NothingToCopy { .. } | Self::Truncated { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_keeps_its_number_and_says_what_to_do() {
+        let table = [
+            (libc::ENOPROTOOPT, "no memory-mapped netlink"),
+            (libc::EPERM, "CAP_NET_ADMIN"),
+            (libc::ENOMEM, "8192 bytes"),
+            (libc::EBUSY, "tear down first"),
+            (libc::EOPNOTSUPP, "Flags::MULTICAST"),
+            (libc::EINVAL, "Invalid argument"),
+        ];
+        for (errno, hint) in table {
+            let source = io::Error::from_raw_os_error(errno);
+            let error = Error::refusal("set up an RX ring", 8192, source);
+            let words = error.to_string();
+            assert_eq!(error.raw_os_error(), Some(errno));
+            assert!(words.starts_with("cannot set up an RX ring: "), "{words}");
+            assert!(words.contains(hint) && !words.contains('\n'), "{words}");
         }
     }
 }

@@ -6,6 +6,8 @@ use crate::abi::{FRAME_ALIGNMENT, HEADER_LEN};
 /// Frames of this many bytes and less share blocks of this many bytes: an order that the page
 /// allocator can usually serve, so that the ring needs no page tables of its own.
 const USUAL_BLOCK: u32 = 64 * 1024;
+/// `INT_MAX`: what the kernel takes for a block at most, in bytes.
+const LARGEST_BLOCK: u32 = i32::MAX.cast_unsigned();
 
 /// The shape of a ring, known to pass the kernel's checks.
 ///
@@ -24,7 +26,8 @@ pub struct Geometry {
 pub enum GeometryError {
     /// Blocks are whole pages, and at most `INT_MAX` bytes.
     #[error(
-        "a block of {block_size} bytes is not a ring's block: use a multiple of the page size ({page_size}) below 2 GiB"
+        "a block of {block_size} bytes is not a ring's block: use whole pages, as {} bytes",
+        nearest_block(*block_size, *page_size)
     )]
     BlockSize {
         /// What was asked for, in bytes.
@@ -37,7 +40,8 @@ pub enum GeometryError {
     NoBlocks,
     /// A frame holds at least its header, and is aligned.
     #[error(
-        "a frame of {frame_size} bytes is not a ring's frame: use a multiple of 4, and at least 24"
+        "a frame of {frame_size} bytes is not a ring's frame: use a multiple of 4 from 24 on, as {}",
+        nearest_frame(*frame_size)
     )]
     FrameSize {
         /// What was asked for, in bytes.
@@ -45,17 +49,22 @@ pub enum GeometryError {
     },
     /// Not a single frame fits a block.
     #[error(
-        "a frame of {frame_size} bytes does not fit a block of {block_size}: use larger blocks"
+        "a frame of {frame_size} bytes does not fit a block of {block_size}: use blocks of {} bytes",
+        nearest_block(*frame_size, *page_size)
     )]
     FrameLargerThanBlock {
         /// The frame's size, in bytes.
         frame_size: u32,
         /// The block's size, in bytes.
         block_size: u32,
+        /// The page size here, in bytes.
+        page_size: u32,
     },
     /// `nm_frame_nr` is not what the blocks hold.
     #[error(
-        "{block_nr} blocks of {frames_per_block} frames are not {frame_nr} frames: ask for their product"
+        "{block_nr} blocks of {frames_per_block} frames are not {frame_nr} frames: ask for {}, in {} blocks",
+        u64::from(*frames_per_block) * u64::from(nearest_blocks(*frame_nr, *frames_per_block)),
+        nearest_blocks(*frame_nr, *frames_per_block)
     )]
     FrameCount {
         /// Blocks asked for.
@@ -66,12 +75,24 @@ pub enum GeometryError {
         frame_nr: u32,
     },
     /// The frames cannot be counted in 32 bits, or the ring not be addressed.
-    #[error("a ring of {block_nr} blocks of {block_size} bytes is too large: ask for fewer")]
+    #[error(
+        "a ring of {block_nr} blocks of {block_size} bytes is too large: ask for at most {most}"
+    )]
     TooLarge {
         /// Blocks asked for.
         block_nr: u32,
         /// The block's size, in bytes.
         block_size: u32,
+        /// As many blocks can be had.
+        most: u32,
+    },
+    /// No frame holds such a message.
+    #[error(
+        "no frame holds a message of {largest} bytes: a block, and so a frame, is smaller than 2 GiB"
+    )]
+    MessageTooLarge {
+        /// The largest message expected, in bytes.
+        largest: u32,
     },
 }
 
@@ -103,18 +124,17 @@ impl Geometry {
     /// 64 KiB, or of one frame rounded up to whole pages where that is more.
     pub fn for_messages(largest: u32, frames: u32) -> Result<Self, GeometryError> {
         let page = page_size();
-        let too_large = GeometryError::TooLarge {
-            block_nr: frames,
-            block_size: largest,
+        let sizes = || {
+            let frame_size = largest
+                .checked_add(HEADER_LEN)?
+                .checked_next_multiple_of(FRAME_ALIGNMENT)?;
+            let block_size = frame_size
+                .max(USUAL_BLOCK)
+                .checked_next_multiple_of(page)
+                .filter(|&size| size <= LARGEST_BLOCK)?;
+            Some((frame_size, block_size))
         };
-        let frame_size = largest
-            .checked_add(HEADER_LEN)
-            .and_then(|size| size.checked_next_multiple_of(FRAME_ALIGNMENT))
-            .ok_or(too_large)?;
-        let block_size = frame_size
-            .max(USUAL_BLOCK)
-            .checked_next_multiple_of(page)
-            .ok_or(too_large)?;
+        let (frame_size, block_size) = sizes().ok_or(GeometryError::MessageTooLarge { largest })?;
         let block_nr = frames.div_ceil(block_size / frame_size);
         Self::with_page_size(block_size, block_nr, frame_size, page)
     }
@@ -128,10 +148,7 @@ impl Geometry {
         if block_nr == 0 {
             return Err(GeometryError::NoBlocks);
         }
-        if block_size == 0
-            || block_size > i32::MAX.cast_unsigned()
-            || !block_size.is_multiple_of(page_size)
-        {
+        if !(1..=LARGEST_BLOCK).contains(&block_size) || !block_size.is_multiple_of(page_size) {
             return Err(GeometryError::BlockSize {
                 block_size,
                 page_size,
@@ -145,15 +162,16 @@ impl Geometry {
             return Err(GeometryError::FrameLargerThanBlock {
                 frame_size,
                 block_size,
+                page_size,
             });
         }
-        let addressable = isize::MAX as u64;
-        if frames_per_block.checked_mul(block_nr).is_none()
-            || u64::from(block_size) * u64::from(block_nr) > addressable
-        {
+        let most = (u32::MAX / frames_per_block)
+            .min(u32::try_from(isize::MAX as u64 / u64::from(block_size)).unwrap_or(u32::MAX));
+        if block_nr > most {
             return Err(GeometryError::TooLarge {
                 block_nr,
                 block_size,
+                most,
             });
         }
         Ok(Self {
@@ -218,6 +236,26 @@ impl Geometry {
     }
 }
 
+/// The block size nearest to this one that can be had, in bytes; above it rather than below.
+fn nearest_block(size: u32, page_size: u32) -> u32 {
+    let largest = LARGEST_BLOCK / page_size * page_size;
+    size.max(1)
+        .checked_next_multiple_of(page_size)
+        .map_or(largest, |size| size.min(largest))
+}
+
+/// The frame size nearest to this one that can be had, in bytes; above it rather than below.
+fn nearest_frame(size: u32) -> u32 {
+    size.max(HEADER_LEN)
+        .checked_next_multiple_of(FRAME_ALIGNMENT)
+        .unwrap_or(u32::MAX / FRAME_ALIGNMENT * FRAME_ALIGNMENT)
+}
+
+/// The number of blocks that holds this many frames.
+fn nearest_blocks(frame_nr: u32, frames_per_block: u32) -> u32 {
+    frame_nr.div_ceil(frames_per_block).max(1)
+}
+
 /// The page size here, in bytes.
 fn page_size() -> u32 {
     // SAFETY: sysconf touches no memory of ours.
@@ -227,63 +265,90 @@ fn page_size() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const PAGE: u32 = 4096;
 
-    /// Every legal shape out of a grid that crosses each rule's border.
-    fn legal_shapes() -> impl Iterator<Item = Geometry> {
-        let blocks = [PAGE, 2 * PAGE, 3 * PAGE, 16 * PAGE];
-        let frames = [
-            24,
-            28,
-            100,
-            1364,
-            1368,
-            2048,
-            2052,
-            PAGE,
-            PAGE + 4,
-            12288,
-            65536,
+    /// Any three numbers, those near what is legal more often.
+    fn numbers() -> impl Strategy<Value = (u32, u32, u32)> {
+        let block = prop_oneof![
+            4 => (1..64_u32).prop_map(|pages| pages * PAGE),
+            1 => 1..64 * PAGE,
+            1 => any::<u32>(),
         ];
-        blocks.into_iter().flat_map(move |block| {
-            frames.into_iter().flat_map(move |frame| {
-                (1..6).filter_map(move |count| {
-                    Geometry::with_page_size(block, count, frame, PAGE).ok()
-                })
-            })
-        })
+        let count = prop_oneof![8 => 1..64_u32, 1 => any::<u32>(), 1 => Just(0)];
+        let frame = prop_oneof![
+            4 => (6..1000_u32).prop_map(|words| words * 4),
+            2 => (1..64_u32).prop_map(|pages| pages * PAGE),
+            1 => any::<u32>(),
+        ];
+        (block, count, frame)
     }
 
-    #[test]
-    fn frames_lie_in_order_inside_one_block_and_never_overlap() {
-        let mut shapes = 0;
-        for shape in legal_shapes() {
-            shapes += 1;
-            let mut end = 0;
-            for index in 0..shape.frame_nr() {
-                let begin = shape.frame_offset(index);
-                let last = begin + shape.frame_size() as usize - 1;
-                assert!(begin >= end, "{shape:?}: frame {index} overlaps");
-                assert_eq!(begin % FRAME_ALIGNMENT as usize, 0);
-                let block = shape.block_size() as usize;
-                assert_eq!(begin / block, last / block, "{shape:?}: {index} straddles");
-                assert!(last < shape.mapping_len());
-                end = last + 1;
+    proptest! {
+        /// abi.md: frame i lies in block i / frames_per_block at (i % frames_per_block) *
+        /// nm_frame_size, with frames_per_block = nm_block_size / nm_frame_size.
+        #[test]
+        fn a_frame_lies_where_the_contract_says_and_in_one_block(
+            (block, count, frame) in numbers(),
+            index: proptest::sample::Index,
+        ) {
+            let Ok(shape) = Geometry::with_page_size(block, count, frame, PAGE) else {
+                return Ok(());
+            };
+            let (block, count, frame) = (u64::from(block), u64::from(count), u64::from(frame));
+            let per_block = block / frame;
+            prop_assert_eq!(u64::from(shape.frame_nr()), per_block * count);
+            let last = u64::from(shape.frame_nr()) - 1;
+            for i in [0, last, index.index(shape.frame_nr() as usize) as u64] {
+                let begin = shape.frame_offset(i as u32) as u64;
+                prop_assert_eq!(begin, i / per_block * block + i % per_block * frame);
+                prop_assert_eq!(begin / block, (begin + frame - 1) / block, "it straddles");
+                prop_assert!(begin + frame <= shape.mapping_len() as u64);
+                prop_assert_eq!(begin % u64::from(FRAME_ALIGNMENT), 0);
+                let behind = u64::from(shape.behind(i as u32));
+                prop_assert_eq!(behind, (i + 1) % (last + 1));
             }
         }
-        assert!(shapes > 150, "only {shapes} shapes");
-    }
 
-    #[test]
-    fn the_ring_goes_round() {
-        for shape in legal_shapes() {
-            let mut index = 0;
-            for _ in 0..shape.frame_nr() {
-                index = shape.behind(index);
+        /// What is refused can be had after following the advice, at most once a number.
+        #[test]
+        fn a_refusal_names_what_can_be_had((block, count, frame) in numbers()) {
+            let (mut block, mut count, mut frame) = (block, count, frame);
+            for _ in 0..4 {
+                match Geometry::with_page_size(block, count, frame, PAGE) {
+                    Ok(_) => return Ok(()),
+                    Err(GeometryError::NoBlocks) => count = 1,
+                    Err(GeometryError::BlockSize { .. }) => block = nearest_block(block, PAGE),
+                    Err(GeometryError::FrameSize { .. }) => frame = nearest_frame(frame),
+                    Err(GeometryError::FrameLargerThanBlock { .. }) => {
+                        // Above the largest block there is only a smaller frame.
+                        frame = frame.min(LARGEST_BLOCK / PAGE * PAGE);
+                        block = nearest_block(frame, PAGE);
+                    }
+                    Err(GeometryError::TooLarge { most, .. }) => count = most,
+                    Err(error) => prop_assert!(false, "{}", error),
+                }
             }
-            assert_eq!(index, 0);
+            prop_assert!(Geometry::with_page_size(block, count, frame, PAGE).is_ok());
+        }
+
+        #[test]
+        fn so_many_frames_can_be_had_as_are_advised(
+            (block, count, frame) in numbers(),
+            wanted in 0..100_000_u32,
+        ) {
+            let Ok(shape) = Geometry::with_page_size(block, count, frame, PAGE) else {
+                return Ok(());
+            };
+            let blocks = nearest_blocks(wanted, shape.frames_per_block);
+            let nearest = Geometry::with_page_size(block, blocks, frame, PAGE);
+            if let Ok(nearest) = nearest {
+                prop_assert!(nearest.frame_nr() >= wanted);
+                prop_assert!(nearest.frame_nr() - wanted <= shape.frames_per_block);
+            }
         }
     }
 
@@ -323,7 +388,8 @@ mod tests {
             refused(PAGE, 1, PAGE + 4),
             GeometryError::FrameLargerThanBlock {
                 frame_size: PAGE + 4,
-                block_size: PAGE
+                block_size: PAGE,
+                page_size: PAGE
             }
         );
         // 4096 / 24 = 170 frames a block: 170 << 25 does not fit 32 bits.
@@ -331,7 +397,8 @@ mod tests {
             refused(PAGE, 1 << 25, 24),
             GeometryError::TooLarge {
                 block_nr: 1 << 25,
-                block_size: PAGE
+                block_size: PAGE,
+                most: u32::MAX / 170
             }
         );
         assert!(Geometry::for_messages(u32::MAX, 1).is_err());

@@ -64,18 +64,6 @@ impl Inbox {
         self.look_in_queue = true;
     }
 
-    /// The next arrival from a plain socket.
-    pub(crate) fn next_plain(
-        queue: &impl Queue,
-        buffer: &mut Buffer,
-    ) -> Result<Option<Arrival>, Error> {
-        Ok(match queue.take(buffer, None)? {
-            Taken::Message(len) => Some(Arrival::Copied { len, frame: None }),
-            Taken::Lost => Some(Arrival::Lost),
-            Taken::Nothing => None,
-        })
-    }
-
     /// The next arrival from a ring and the queue behind it.
     pub(crate) fn next(
         &mut self,
@@ -218,7 +206,7 @@ mod tests {
         fn new() -> Self {
             let geometry = Geometry::from_request(4096, 4, 2048, 8).unwrap();
             let bench = Bench {
-                ring: Mapping::anonymous(geometry),
+                ring: Mapping::anonymous(geometry).unwrap(),
                 waiting: RefCell::default(),
                 lost: RefCell::default(),
                 after_take: RefCell::default(),

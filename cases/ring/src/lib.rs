@@ -24,7 +24,7 @@
 //!             // Read in place; the frame goes back to the kernel at the end of the arm.
 //!             Received::Frame(frame) => println!("{} bytes in the ring", frame.len()),
 //!             Received::Copied(copied) => println!("{} bytes by copy", copied.len()),
-//!             Received::Lost => println!("too slow: messages were dropped"),
+//!             Received::Lost { messages } => println!("too slow: {messages:?} were dropped"),
 //!         }
 //!     }
 //! }
@@ -38,10 +38,11 @@
 //! - [`Socket`]: opens, sets up, tears down.
 //! - [`Receiver`]: one stream out of ring and queue; [`Frame`] and [`Kept`] are messages in place.
 //! - [`Sender`]: messages are written into the frames of a TX ring and go out together.
-//! - inside, `reader` has the rules about which frame comes next, `inbox` those about the queue,
-//!   `mapping` every access to shared memory.
+//! - inside, `reader` and `writer` have the rules about which frame comes next, `inbox` those about
+//!   the queue, `mapping` every access to shared memory.
 
 mod abi;
+mod batch;
 mod error;
 mod frame;
 mod geometry;
@@ -49,11 +50,14 @@ mod inbox;
 mod mapping;
 mod queue;
 mod reader;
+#[cfg(test)]
+mod reader_tests;
 mod receiver;
 mod request;
 mod sender;
 mod socket;
 mod status;
+mod writer;
 
 pub use error::{Error, FrameError};
 pub use frame::{Frame, Kept};

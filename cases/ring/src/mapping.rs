@@ -81,11 +81,10 @@ impl Mapping {
     }
 
     /// Memory of the same shape with no kernel behind it.
-    #[cfg(test)]
-    pub(crate) fn anonymous(geometry: Geometry) -> Self {
-        let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
-        let [ring] = Self::map(-1, flags, [geometry]).expect("memory");
-        ring
+    pub(crate) fn anonymous(geometry: Geometry) -> Result<Self, Error> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let [ring] = Self::map(-1, flags, [geometry])?;
+        Ok(ring)
     }
 
     /// The memory of a frame. It lies in one block, so header and room are contiguous.

@@ -9,7 +9,7 @@ use crate::Error;
 /// Room for whatever a kernel of today sends without being asked for more: a packet of 64 KiB with
 /// its attributes (`nfnetlink_queue`), a part of a dump (32 KiB), a message queue's cookie (32
 /// bytes).
-const USUAL_ROOM: usize = 128 * 1024;
+pub(crate) const USUAL_ROOM: usize = 128 * 1024;
 
 /// A buffer that is reused from message to message.
 #[derive(Debug)]
@@ -96,16 +96,41 @@ fn receive(socket: BorrowedFd<'_>, room: &mut [u8], flags: libc::c_int) -> Resul
             return Ok(Taken::Message(len));
         }
         let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            Some(libc::EAGAIN) => return Ok(Taken::Nothing),
-            Some(libc::ENOBUFS) => return Ok(Taken::Lost),
-            _ => {
-                return Err(Error::System {
-                    what: "receive from the netlink socket",
-                    source: error,
-                });
-            }
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return refused(error);
         }
     }
+}
+
+/// What it means that receiving was refused.
+pub(crate) fn refused(error: io::Error) -> Result<Taken, Error> {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Ok(Taken::Nothing),
+        Some(libc::ENOBUFS) => Ok(Taken::Lost),
+        _ => Err(Error::System {
+            what: "receive from the netlink socket",
+            source: error,
+        }),
+    }
+}
+
+/// Messages that were dropped at this socket since it was opened, where the kernel counts them
+/// (since Linux 4.12).
+pub(crate) fn drops(socket: BorrowedFd<'_>) -> Option<u32> {
+    /// `SK_MEMINFO_VARS`, and `SK_MEMINFO_DROPS`, which is the last of them.
+    const WORDS: usize = 9;
+    let mut words = [0_u32; WORDS];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: `words` is writable for `len` bytes, and `len` itself is ours.
+    let refused = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            words.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    let whole = refused == 0 && len as usize >= size_of_val(&words);
+    whole.then_some(words[WORDS - 1])
 }

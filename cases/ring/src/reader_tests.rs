@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The reader's rules against a kernel whose steps the test takes.
 
-use super::*;
-use crate::Geometry;
+use crate::mapping::Mapping;
+use crate::reader::{Reader, Turn};
+use crate::{FrameError, Geometry, Status};
 
 const FRAMES: u32 = 8;
 
@@ -20,7 +21,7 @@ impl Bench {
     fn new(ordered: bool) -> Self {
         let geometry = Geometry::from_request(4096, 4, 2048, FRAMES).unwrap();
         Self {
-            ring: Mapping::anonymous(geometry),
+            ring: Mapping::anonymous(geometry).unwrap(),
             reader: Reader::new(FRAMES, ordered),
             head: 0,
             passed: [false; FRAMES as usize],
@@ -334,7 +335,7 @@ fn a_reserved_frame_that_is_scribbled_unused_is_still_waited_for() {
 #[test]
 fn more_reserved_frames_than_can_be_noted_hold_the_reader() {
     let geometry = Geometry::from_request(4096, 128, 4096, 128).unwrap();
-    let ring = Mapping::anonymous(geometry);
+    let ring = Mapping::anonymous(geometry).unwrap();
     let mut reader = Reader::new(128, false);
     for frame in 0..100 {
         ring.set_status(frame, Status::Reserved);

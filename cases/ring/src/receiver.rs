@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::batch::Batch;
 use crate::frame::Frame;
 use crate::inbox::{Arrival, Inbox};
 use crate::mapping::Mapping;
-use crate::queue::{Buffer, SocketQueue};
+use crate::queue::{Buffer, SocketQueue, Taken, drops};
 use crate::reader::Reader;
 use crate::{Error, Geometry, Socket};
 
@@ -25,9 +26,17 @@ pub enum Path {
 /// The receiving end of a netlink socket.
 #[derive(Debug)]
 pub struct Receiver {
-    ring: Option<Ring>,
-    buffer: Buffer,
+    source: Source,
+    /// Messages lost when a loss was told last, where the kernel counts them.
+    drops: Option<u32>,
     socket: Socket,
+}
+
+/// Where messages come from.
+#[derive(Debug)]
+enum Source {
+    Ring(Box<Ring>),
+    Plain(Box<Batch>),
 }
 
 #[derive(Debug)]
@@ -35,6 +44,7 @@ struct Ring {
     mapping: Arc<Mapping>,
     reader: Reader,
     inbox: Inbox,
+    buffer: Buffer,
 }
 
 /// What [`Receiver::receive`] found.
@@ -44,9 +54,11 @@ pub enum Received<'a> {
     Frame(Frame<'a>),
     /// A message that was copied by `recvmsg`.
     Copied(Copied<'a>),
-    /// `ENOBUFS`: since this was last said, messages were dropped at a full ring or receive buffer.
-    /// Later ones keep coming.
-    Lost,
+    /// `ENOBUFS`: messages were dropped at a full ring or receive buffer. Later ones keep coming.
+    Lost {
+        /// How many since this was last said, where the kernel counts them (from Linux 4.12 on).
+        messages: Option<u32>,
+    },
 }
 
 impl Received<'_> {
@@ -56,7 +68,7 @@ impl Received<'_> {
         match self {
             Self::Frame(frame) => Some(frame),
             Self::Copied(copied) => Some(copied),
-            Self::Lost => None,
+            Self::Lost { .. } => None,
         }
     }
 }
@@ -92,18 +104,19 @@ impl Receiver {
             mapping: Arc::new(mapping),
             reader,
             inbox: Inbox::new(),
-        };
-        Self {
-            ring: Some(ring),
             buffer: Buffer::new(),
-            socket,
-        }
+        };
+        Self::new(socket, Source::Ring(Box::new(ring)))
     }
 
     pub(crate) fn plain(socket: Socket) -> Self {
+        Self::new(socket, Source::Plain(Box::new(Batch::new())))
+    }
+
+    fn new(socket: Socket, source: Source) -> Self {
         Self {
-            ring: None,
-            buffer: Buffer::new(),
+            source,
+            drops: drops(socket.as_fd()),
             socket,
         }
     }
@@ -111,16 +124,19 @@ impl Receiver {
     /// Whether there is a ring.
     #[must_use]
     pub fn path(&self) -> Path {
-        match self.ring {
-            Some(_) => Path::Ring,
-            None => Path::Plain,
+        match self.source {
+            Source::Ring(_) => Path::Ring,
+            Source::Plain(_) => Path::Plain,
         }
     }
 
     /// The ring's shape, where there is one.
     #[must_use]
     pub fn geometry(&self) -> Option<&Geometry> {
-        self.ring.as_ref().map(|ring| ring.mapping.geometry())
+        match &self.source {
+            Source::Ring(ring) => Some(ring.mapping.geometry()),
+            Source::Plain(_) => None,
+        }
     }
 
     /// The socket, to send on and to ask things of.
@@ -130,7 +146,8 @@ impl Receiver {
     }
 
     /// Gives the ring's mapping up and hands the socket back. The ring itself stays, and so does
-    /// the mapping while a [`Kept`](crate::Kept) message lives.
+    /// the mapping while a [`Kept`](crate::Kept) message lives. Without a ring, messages that one
+    /// call took from the socket and nobody has asked for yet are gone.
     #[must_use]
     pub fn into_socket(self) -> Socket {
         self.socket
@@ -138,12 +155,16 @@ impl Receiver {
 
     /// Makes room for messages of this many bytes on the copying path (128 KiB to begin with).
     pub fn expect_messages_of(&mut self, bytes: usize) {
-        self.buffer.grow(bytes);
+        match &mut self.source {
+            Source::Ring(ring) => ring.buffer.grow(bytes),
+            Source::Plain(batch) => batch.grow(bytes),
+        }
     }
 
     /// The next message, or `None` if there is none at the moment. Never waits.
     ///
-    /// A message in the ring costs no system call and no allocation. With the ring empty, the
+    /// A message in the ring costs no system call and no allocation; without a ring one call takes
+    /// up to 32. With the ring empty, the
     /// socket's queue is looked at after [`wait`](Self::wait) has found something, so a reader that
     /// spins on its ring alone should call `wait` with no time now and then. A dump goes on from
     /// `wait`, too: its parts come as other messages do, several netlink messages to a part.
@@ -154,33 +175,47 @@ impl Receiver {
     /// `recvmsg`. Every error but [`FrameError::Status`](crate::FrameError::Status) concerns one
     /// message, and the next call goes on behind it.
     pub fn receive(&mut self) -> Result<Option<Received<'_>>, Error> {
-        let queue = SocketQueue(self.socket.as_fd());
-        let arrival = match &mut self.ring {
-            Some(ring) => {
-                ring.inbox
-                    .next(&ring.mapping, &mut ring.reader, &queue, &mut self.buffer)?
+        let socket = self.socket.as_fd();
+        match &mut self.source {
+            Source::Ring(ring) => {
+                let Ring {
+                    mapping,
+                    reader,
+                    inbox,
+                    buffer,
+                } = &mut **ring;
+                Ok(
+                    match inbox.next(mapping, reader, &SocketQueue(socket), buffer)? {
+                        Some(Arrival::Frame { frame, len }) => {
+                            let frame = Frame::new(mapping, reader, frame, len);
+                            Some(Received::Frame(frame))
+                        }
+                        Some(Arrival::Copied { len, frame }) => {
+                            let bytes = buffer.message(len);
+                            Some(Received::Copied(Copied { bytes, frame }))
+                        }
+                        Some(Arrival::Lost) => Some(loss(socket, &mut self.drops)),
+                        None => None,
+                    },
+                )
             }
-            None => Inbox::next_plain(&queue, &mut self.buffer)?,
-        };
-        Ok(match (arrival, &mut self.ring) {
-            (Some(Arrival::Frame { frame, len }), Some(ring)) => Some(Received::Frame(Frame::new(
-                &ring.mapping,
-                &mut ring.reader,
-                frame,
-                len,
-            ))),
-            (Some(Arrival::Copied { len, frame }), _) => {
-                let bytes = self.buffer.message(len);
-                Some(Received::Copied(Copied { bytes, frame }))
-            }
-            (Some(Arrival::Lost), _) => Some(Received::Lost),
-            (None, _) | (Some(Arrival::Frame { .. }), None) => None,
-        })
+            Source::Plain(batch) => Ok(match batch.take(socket)? {
+                Taken::Message(len) => {
+                    let bytes = batch.message(len);
+                    Some(Received::Copied(Copied { bytes, frame: None }))
+                }
+                Taken::Lost => Some(loss(socket, &mut self.drops)),
+                Taken::Nothing => None,
+            }),
+        }
     }
 
     /// Waits by `poll` until there is something to [`receive`](Self::receive), or a loss to be
     /// told; `None` waits for ever. False if nothing came in time.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        if matches!(&self.source, Source::Plain(batch) if batch.holds_more()) {
+            return Ok(true);
+        }
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut poll = libc::pollfd {
             fd: self.socket.as_fd().as_raw_fd(),
@@ -199,7 +234,7 @@ impl Receiver {
                 return Ok(false);
             }
             if ready > 0 {
-                if let Some(ring) = &mut self.ring {
+                if let Source::Ring(ring) = &mut self.source {
                     ring.inbox.expect_queue();
                 }
                 return Ok(true);
@@ -210,6 +245,14 @@ impl Receiver {
             }
         }
     }
+}
+
+/// A loss, counted from the one before.
+fn loss<'a>(socket: BorrowedFd<'_>, told: &mut Option<u32>) -> Received<'a> {
+    let now = drops(socket);
+    let messages = now.zip(*told).map(|(now, told)| now.wrapping_sub(told));
+    *told = now;
+    Received::Lost { messages }
 }
 
 impl AsFd for Receiver {

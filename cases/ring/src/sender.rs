@@ -1,35 +1,61 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sending through a TX ring.
+//! Sending through a TX ring, or as through one.
 //!
 //! Frames are filled in ring order and marked `VALID`; one call, an empty send, makes the kernel
 //! take them all in that order. It copies each message before it looks at it, so a frame is ours
 //! again as soon as it reads `UNUSED`.
+//!
+//! On a kernel without rings the frames are memory of our own and a flush is `sendmmsg`, with the
+//! same outcome: what went out is free, what was refused stays and is the first of the next flush.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::{mem, ptr};
 
 use crate::mapping::Mapping;
-use crate::{Error, FrameError, Geometry, Socket, Status};
+use crate::writer::Writer;
+use crate::{Error, FrameError, Geometry, Path, Socket, Status};
 
-/// The sending end of a netlink socket with a TX ring.
+/// Messages by one `sendmmsg` at most.
+const MESSAGES: usize = 32;
+
+/// The sending end of a netlink socket.
 #[derive(Debug)]
 pub struct Sender {
     mapping: Mapping,
-    /// The frame that is filled next.
-    position: u32,
+    writer: Writer,
+    path: Path,
     socket: Socket,
 }
 
 impl Sender {
-    pub(crate) fn new(socket: Socket, mapping: Mapping) -> Self {
+    pub(crate) fn ringed(socket: Socket, mapping: Mapping) -> Self {
+        Self::new(socket, mapping, Path::Ring)
+    }
+
+    /// # Errors
+    /// No memory for frames of this shape.
+    pub(crate) fn plain(socket: Socket, geometry: Geometry) -> Result<Self, Error> {
+        let mapping = Mapping::anonymous(geometry)?;
+        Ok(Self::new(socket, mapping, Path::Plain))
+    }
+
+    fn new(socket: Socket, mapping: Mapping, path: Path) -> Self {
         Self {
             mapping,
-            position: 0,
+            writer: Writer::default(),
+            path,
             socket,
         }
     }
 
-    /// The ring's shape.
+    /// Whether there is a ring.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// The shape of the ring, or of the memory in its place.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
         self.mapping.geometry()
@@ -47,10 +73,11 @@ impl Sender {
     ///
     /// A frame whose status means nothing: something else writes to the ring.
     pub fn slot(&mut self) -> Result<Option<Slot<'_>>, FrameError> {
-        match self.mapping.status(self.position)? {
-            Status::Unused => Ok(Some(Slot { sender: self })),
-            _ => Ok(None),
-        }
+        let free = self.writer.free(&self.mapping)?;
+        Ok(free.map(|frame| Slot {
+            sender: self,
+            frame,
+        }))
     }
 
     /// Sends every frame that was submitted, and tells how many bytes went out: less than was
@@ -58,21 +85,101 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The error with which the first message was refused: it stays in the ring and is the first of
-    /// the next flush.
-    pub fn flush(&self) -> Result<usize, Error> {
+    /// The error with which the first message was refused: it stays where it is and is the first of
+    /// the next flush, until that succeeds or [`take_back`](Self::take_back) gives it up.
+    pub fn flush(&mut self) -> Result<usize, Error> {
+        match self.path {
+            Path::Ring => self.flush_ring(),
+            Path::Plain => self.flush_plain(),
+        }
+    }
+
+    fn flush_ring(&self) -> Result<usize, Error> {
         // SAFETY: an empty send from nowhere reads no memory of ours.
         let sent = unsafe {
             libc::sendto(
                 self.socket.as_fd().as_raw_fd(),
-                std::ptr::null(),
+                ptr::null(),
                 0,
                 0,
-                std::ptr::null(),
+                ptr::null(),
                 0,
             )
         };
         usize::try_from(sent).map_err(|_| Error::last_os("flush the TX ring"))
+    }
+
+    fn flush_plain(&mut self) -> Result<usize, Error> {
+        let mut bytes = 0;
+        loop {
+            match self.send_some() {
+                Ok(0) => return Ok(bytes),
+                Ok(sent) => bytes += sent,
+                Err(_) if bytes > 0 => return Ok(bytes),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends what one call can, and tells its bytes; 0 if nothing waits.
+    fn send_some(&mut self) -> Result<usize, Error> {
+        let (first, waiting) = self.writer.unsent(&self.mapping)?;
+        let mut parts = [libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        }; MESSAGES];
+        // SAFETY: all zeros is a header that names no memory.
+        let mut headers: [libc::mmsghdr; MESSAGES] = unsafe { mem::zeroed() };
+        let (mut frame, mut count) = (first, 0);
+        for (header, part) in headers.iter_mut().zip(&mut parts) {
+            if count == waiting || self.mapping.status(frame)? != Status::Valid {
+                break;
+            }
+            let message = self.mapping.message(frame, self.mapping.len(frame));
+            part.iov_base = message.as_ptr().cast_mut().cast();
+            part.iov_len = message.len();
+            header.msg_hdr.msg_iov = part;
+            header.msg_hdr.msg_iovlen = 1;
+            frame = self.geometry().behind(frame);
+            count += 1;
+        }
+        if count == 0 {
+            return Ok(0);
+        }
+        // SAFETY: the first `count` headers name one part each, and that a message in our memory.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.socket.as_fd().as_raw_fd(),
+                headers.as_mut_ptr(),
+                count,
+                0,
+            )
+        };
+        let sent = usize::try_from(sent).map_err(|_| Error::last_os("send to the kernel"))?;
+        frame = first;
+        for _ in 0..sent {
+            self.mapping.set_status(frame, Status::Unused);
+            frame = self.geometry().behind(frame);
+        }
+        Ok(headers[..sent]
+            .iter()
+            .map(|header| header.msg_len as usize)
+            .sum())
+    }
+
+    /// Gives up the message with which the next flush would begin, the one that the last flush was
+    /// refused: it is not sent, and what is behind it can go. False if nothing waits.
+    ///
+    /// # Errors
+    ///
+    /// A frame whose status means nothing: something else writes to the ring.
+    pub fn take_back(&mut self) -> Result<bool, FrameError> {
+        let freed = match self.path {
+            // The kernel steps over it, and gives it back as it does.
+            Path::Ring => Status::Skip,
+            Path::Plain => Status::Unused,
+        };
+        self.writer.take_back(&self.mapping, freed)
     }
 }
 
@@ -86,6 +193,7 @@ impl AsFd for Sender {
 #[derive(Debug)]
 pub struct Slot<'a> {
     sender: &'a mut Sender,
+    frame: u32,
 }
 
 impl Slot<'_> {
@@ -97,15 +205,13 @@ impl Slot<'_> {
     /// If `len` is 0 or more than the room: the kernel would refuse the frame.
     pub fn submit(self, len: usize) {
         let Sender {
-            mapping, position, ..
+            mapping, writer, ..
         } = self.sender;
         let room = mapping.geometry().room();
         let len = u32::try_from(len)
             .ok()
             .filter(|len| (1..=room).contains(len));
-        mapping.set_len(*position, len.expect("a message that fits the frame"));
-        mapping.set_status(*position, Status::Valid);
-        *position = mapping.geometry().behind(*position);
+        writer.submit(mapping, len.expect("a message that fits the frame"));
     }
 
     /// Writes these messages and submits them.
@@ -125,13 +231,13 @@ impl Deref for Slot<'_> {
     fn deref(&self) -> &[u8] {
         let sender = &self.sender;
         let room = sender.mapping.geometry().room();
-        sender.mapping.message(sender.position, room)
+        sender.mapping.message(self.frame, room)
     }
 }
 
 impl DerefMut for Slot<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.sender.mapping.room_mut(self.sender.position)
+        self.sender.mapping.room_mut(self.frame)
     }
 }
 
@@ -143,10 +249,96 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::sync::atomic::Ordering;
 
+    fn geometry() -> Geometry {
+        Geometry::from_request(4096, 2, 2048, 4).unwrap()
+    }
+
     fn sender() -> Sender {
-        let geometry = Geometry::from_request(4096, 2, 2048, 4).unwrap();
         let no_netlink = OwnedFd::from(UnixDatagram::unbound().unwrap());
-        Sender::new(no_netlink.into(), Mapping::anonymous(geometry))
+        Sender::ringed(no_netlink.into(), Mapping::anonymous(geometry()).unwrap())
+    }
+
+    fn plain_sender() -> (Sender, UnixDatagram) {
+        let (near, far) = UnixDatagram::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let near = OwnedFd::from(near);
+        (Sender::plain(near.into(), geometry()).unwrap(), far)
+    }
+
+    fn received(socket: &UnixDatagram) -> Option<Vec<u8>> {
+        let mut room = [0; 4096];
+        let len = socket.recv(&mut room).ok()?;
+        Some(room[..len].to_vec())
+    }
+
+    #[test]
+    fn without_a_ring_messages_go_out_in_order_and_frames_are_free_again() {
+        let (mut sender, far) = plain_sender();
+        assert_eq!(sender.path(), Path::Plain);
+        assert_eq!(sender.flush().unwrap(), 0);
+        let mut number = 0_u8;
+        for batch in [1, 4, 3, 2, 4] {
+            for _ in 0..batch {
+                number += 1;
+                sender
+                    .slot()
+                    .unwrap()
+                    .expect("a free frame")
+                    .send(&[number; 30]);
+            }
+            assert_eq!(sender.slot().unwrap().is_none(), batch == 4);
+            assert_eq!(sender.flush().unwrap(), 30 * usize::from(batch));
+            for sent in number - batch + 1..=number {
+                assert_eq!(received(&far), Some(vec![sent; 30]));
+            }
+            assert_eq!(received(&far), None);
+        }
+    }
+
+    #[test]
+    fn what_is_refused_stays_and_can_be_taken_back() {
+        let (mut sender, far) = plain_sender();
+        let free = |sender: &mut Sender| sender.slot().unwrap().is_some();
+        for number in 1..=3 {
+            sender
+                .slot()
+                .unwrap()
+                .expect("a free frame")
+                .send(&[number; 9]);
+        }
+        drop(far); // from now on every message is refused
+        for _ in 0..2 {
+            assert!(sender.flush().unwrap_err().raw_os_error().is_some());
+        }
+        for _ in 0..3 {
+            assert!(sender.take_back().unwrap());
+        }
+        assert!(!sender.take_back().unwrap());
+        assert_eq!(sender.flush().unwrap(), 0);
+        for _ in 0..4 {
+            assert!(free(&mut sender));
+            sender.slot().unwrap().expect("a free frame").send(&[4]);
+        }
+        assert!(!free(&mut sender));
+    }
+
+    #[test]
+    fn a_message_that_is_taken_back_from_a_ring_is_skipped() {
+        let mut sender = sender();
+        assert!(!sender.take_back().unwrap());
+        for number in 0..4 {
+            sender
+                .slot()
+                .unwrap()
+                .expect("a free frame")
+                .send(&[number]);
+        }
+        sender.mapping.set_status(0, Status::Unused); // the kernel has sent it, and refused the next
+        assert!(sender.take_back().unwrap());
+        assert_eq!(sender.mapping.status(1), Ok(Status::Skip));
+        assert!(sender.take_back().unwrap());
+        assert_eq!(sender.mapping.status(2), Ok(Status::Skip));
+        assert_eq!(sender.mapping.status(3), Ok(Status::Valid));
     }
 
     #[test]

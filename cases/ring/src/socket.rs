@@ -52,6 +52,21 @@ impl Socket {
         Ok(Self { fd })
     }
 
+    /// Another descriptor of a netlink socket that somebody else opened and goes on using, as a
+    /// library for netlink does. It is one socket: it is closed when both descriptors are.
+    ///
+    /// # Errors
+    ///
+    /// The process has no descriptor left.
+    pub fn duplicate(socket: &impl AsFd) -> Result<Self, Error> {
+        let fd = socket.as_fd().try_clone_to_owned();
+        let fd = fd.map_err(|source| Error::System {
+            what: "duplicate the netlink socket's descriptor",
+            source,
+        })?;
+        Ok(Self { fd })
+    }
+
     /// Sends one or more netlink messages, back to back, to the kernel.
     pub fn send(&self, messages: &[u8]) -> Result<(), Error> {
         // SAFETY: `messages` is readable for its whole length. Without an address a netlink socket
@@ -85,25 +100,31 @@ impl Socket {
                 let ordered = flags.contains(Flags::ORDERED);
                 Ok(Receiver::ringed(self, mapping, ordered))
             }
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(self.plain()),
+            Err(Error::NoRings { .. }) => Ok(self.plain()),
             Err(error) => Err(error),
         }
     }
 
-    /// Gives the socket a TX ring and maps it.
+    /// Gives the socket a TX ring and maps it. On a kernel that has no rings the sender works by
+    /// plain sending, and [`Sender::path`] says so.
     ///
     /// # Errors
     ///
-    /// As [`rx_ring`](Self::rx_ring), and `ENOPROTOOPT` from a kernel that has no rings: there is
-    /// [`send`](Self::send).
+    /// As [`rx_ring`](Self::rx_ring).
     pub fn tx_ring(self, geometry: Geometry) -> Result<Sender, Error> {
-        self.set_up_tx_ring(&geometry)?;
-        let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
-        Ok(Sender::new(self, mapping))
+        match self.set_up_tx_ring(&geometry) {
+            Ok(()) => {
+                let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
+                Ok(Sender::ringed(self, mapping))
+            }
+            Err(Error::NoRings { .. }) => Sender::plain(self, geometry),
+            Err(error) => Err(error),
+        }
     }
 
     /// Gives the socket both rings and maps them, as one: a socket's rings are mapped together or
-    /// not at all. The two ends have a descriptor each, and can live in different threads.
+    /// not at all. The two ends have a descriptor each, and can live in different threads. On a
+    /// kernel that has no rings both work plainly.
     ///
     /// # Errors
     ///
@@ -114,22 +135,17 @@ impl Socket {
         flags: Flags,
         tx: Geometry,
     ) -> Result<(Receiver, Sender), Error> {
-        self.set_up_rx_ring(&rx, flags)?;
+        let second = Self::duplicate(&self)?;
+        match self.set_up_rx_ring(&rx, flags) {
+            Ok(()) => {}
+            Err(Error::NoRings { .. }) => return Ok((self.plain(), Sender::plain(second, tx)?)),
+            Err(error) => return Err(error),
+        }
         self.set_up_tx_ring(&tx)?;
         let [rx, tx] = Mapping::of_socket(self.as_fd(), [rx, tx])?;
-        let sender = Sender::new(self.try_clone()?, tx);
+        let sender = Sender::ringed(second, tx);
         let ordered = flags.contains(Flags::ORDERED);
         Ok((Receiver::ringed(self, rx, ordered), sender))
-    }
-
-    /// A second descriptor of the same socket.
-    fn try_clone(&self) -> Result<Self, Error> {
-        let fd = self.fd.try_clone();
-        let fd = fd.map_err(|source| Error::System {
-            what: "duplicate the netlink socket's descriptor",
-            source,
-        })?;
-        Ok(Self { fd })
     }
 
     /// A receiver that works by plain receiving on any kernel.
@@ -175,7 +191,8 @@ impl Socket {
             )
         };
         if refused != 0 {
-            return Err(Error::last_os(what));
+            let bytes = request.block_size as usize * request.block_nr as usize;
+            return Err(Error::last_refusal(what, bytes));
         }
         Ok(())
     }
@@ -207,10 +224,9 @@ impl Socket {
         if refused == 0 {
             return Ok(Some(Request::decode(&bytes)));
         }
-        let error = Error::last_os(what);
-        if error.raw_os_error() == Some(libc::ENOPROTOOPT) {
-            return Ok(None);
+        match Error::last_refusal(what, 0) {
+            Error::NoRings { .. } => Ok(None),
+            error => Err(error),
         }
-        Err(error)
     }
 }
