@@ -19,8 +19,7 @@ use crate::nfqueue::Verdict;
 use crate::rules::Rules;
 use crate::traffic::{Flow, PORT, Window};
 
-/// Between two packets: busy, and not so busy that what is looked at has no CPU left, also where a
-/// packet costs half a millisecond.
+/// Between two packets: busy, and not so busy that what is looked at has no CPU left, also under TCG.
 const PACE: Duration = Duration::from_millis(10);
 /// Without a packet for this long on an idle machine with KVM, the socket is not busy.
 const PATIENCE: Duration = Duration::from_secs(5);

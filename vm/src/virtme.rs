@@ -95,8 +95,8 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         // Such programs make and remove namespaces by the hundred, and each waits for RCU.
         .args(["--kernel-option", "rcupdate.rcu_expedited=1"])
         .args(["--command", &agent_command(config), "--"])
-        // virtme-ng has half a dozen of them, with 64 queues each. QEMU would watch a descriptor for
-        // each queue, and spend three quarters of its time asking all of them for news.
+        // virtme-ng has half a dozen of them, with 64 queues each, and QEMU would ask a descriptor of
+        // each queue for news whenever anything happens.
         .args(["-global", "virtio-serial-pci.ioeventfd=off"])
         .args(["-global", "virtio-serial-pci.max_ports=2"])
         .args(["-device", "virtio-serial-pci,id=agents"])

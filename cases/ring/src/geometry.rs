@@ -41,11 +41,13 @@ pub enum GeometryError {
     /// A frame holds at least its header, and is aligned.
     #[error(
         "a frame of {frame_size} bytes is not a ring's frame: use a multiple of 4 from 24 on, as {}",
-        nearest_frame(*frame_size)
+        nearest_frame(*frame_size, *page_size)
     )]
     FrameSize {
         /// What was asked for, in bytes.
         frame_size: u32,
+        /// The page size here, in bytes.
+        page_size: u32,
     },
     /// Not a single frame fits a block.
     #[error(
@@ -154,8 +156,14 @@ impl Geometry {
                 page_size,
             });
         }
-        if frame_size < HEADER_LEN || !frame_size.is_multiple_of(FRAME_ALIGNMENT) {
-            return Err(GeometryError::FrameSize { frame_size });
+        // Larger than any block there can be, it is the frame that is wrong.
+        if !(HEADER_LEN..=largest_block(page_size)).contains(&frame_size)
+            || !frame_size.is_multiple_of(FRAME_ALIGNMENT)
+        {
+            return Err(GeometryError::FrameSize {
+                frame_size,
+                page_size,
+            });
         }
         let frames_per_block = block_size / frame_size;
         if frames_per_block == 0 {
@@ -236,19 +244,21 @@ impl Geometry {
     }
 }
 
+/// The largest block of whole pages, in bytes.
+fn largest_block(page_size: u32) -> u32 {
+    LARGEST_BLOCK / page_size * page_size
+}
+
 /// The block size nearest to this one that can be had, in bytes; above it rather than below.
 fn nearest_block(size: u32, page_size: u32) -> u32 {
-    let largest = LARGEST_BLOCK / page_size * page_size;
-    size.max(1)
-        .checked_next_multiple_of(page_size)
-        .map_or(largest, |size| size.min(largest))
+    let size = size.clamp(1, largest_block(page_size));
+    size.next_multiple_of(page_size)
 }
 
 /// The frame size nearest to this one that can be had, in bytes; above it rather than below.
-fn nearest_frame(size: u32) -> u32 {
-    size.max(HEADER_LEN)
-        .checked_next_multiple_of(FRAME_ALIGNMENT)
-        .unwrap_or(u32::MAX / FRAME_ALIGNMENT * FRAME_ALIGNMENT)
+fn nearest_frame(size: u32, page_size: u32) -> u32 {
+    let size = size.clamp(HEADER_LEN, largest_block(page_size));
+    size.next_multiple_of(FRAME_ALIGNMENT)
 }
 
 /// The number of blocks that holds this many frames.
@@ -322,10 +332,8 @@ mod tests {
                     Ok(_) => return Ok(()),
                     Err(GeometryError::NoBlocks) => count = 1,
                     Err(GeometryError::BlockSize { .. }) => block = nearest_block(block, PAGE),
-                    Err(GeometryError::FrameSize { .. }) => frame = nearest_frame(frame),
+                    Err(GeometryError::FrameSize { .. }) => frame = nearest_frame(frame, PAGE),
                     Err(GeometryError::FrameLargerThanBlock { .. }) => {
-                        // Above the largest block there is only a smaller frame.
-                        frame = frame.min(LARGEST_BLOCK / PAGE * PAGE);
                         block = nearest_block(frame, PAGE);
                     }
                     Err(GeometryError::TooLarge { most, .. }) => count = most,
@@ -378,10 +386,13 @@ mod tests {
                 }
             );
         }
-        for frame_size in [0, 20, 23, 25, 2047] {
+        for frame_size in [0, 20, 23, 25, 2047, 1 << 31, u32::MAX - 3] {
             assert_eq!(
                 refused(PAGE, 1, frame_size),
-                GeometryError::FrameSize { frame_size }
+                GeometryError::FrameSize {
+                    frame_size,
+                    page_size: PAGE
+                }
             );
         }
         assert_eq!(

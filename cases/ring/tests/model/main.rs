@@ -20,7 +20,7 @@ use mapping::{Mapping, ROOM};
 use reader::{Reader, Turn};
 use writer::Writer;
 
-/// Times that a thread is interrupted where it need not be: every fault that was tried shows with two.
+/// Times that a thread is interrupted where it need not be: seconds, and three times take minutes.
 /// `LOOM_MAX_PREEMPTIONS` sets another bound.
 const INTERRUPTIONS: usize = 2;
 
@@ -110,6 +110,11 @@ impl Kernel {
         true
     }
 
+    /// Delivers these, and tells which found room.
+    fn deliver_all(&self, messages: std::ops::RangeInclusive<u32>) -> Vec<u32> {
+        messages.filter(|&message| self.deliver(message)).collect()
+    }
+
     /// Takes the frame in one locked step, copies under no lock, and publishes in another.
     fn deliver_early(&self, message: u32) -> bool {
         let Some(frame) = self.take(&mut self.record.lock().unwrap()) else {
@@ -137,6 +142,16 @@ fn read(reader: &mut Reader, ring: &Mapping) -> Option<(u32, u32)> {
     }
 }
 
+/// Looks so many times for a message, and gives the frame of each back.
+fn look(reader: &mut Reader, ring: &Mapping, times: usize, came: &mut Vec<u32>) {
+    for _ in 0..times {
+        if let Some((frame, message)) = read(reader, ring) {
+            came.push(message);
+            ring.set_status(frame, Status::Unused);
+        }
+    }
+}
+
 /// Reads all that is left when the kernel has stopped.
 fn read_on(reader: &mut Reader, ring: &Mapping, came: &mut Vec<u32>) {
     while let Some((frame, message)) = read(reader, ring) {
@@ -150,19 +165,10 @@ fn ordered_messages_come_whole_and_in_order_or_are_refused() {
     explore(|| {
         let ring = ring(2);
         let kernel = Kernel::new(&ring);
-        let sender = thread::spawn(move || {
-            (1..=4)
-                .filter(|&message| kernel.deliver(message))
-                .collect::<Vec<_>>()
-        });
+        let sender = thread::spawn(move || kernel.deliver_all(1..=4));
         let mut reader = Reader::new(2, true);
         let mut came = Vec::new();
-        for _ in 0..3 {
-            if let Some((frame, message)) = read(&mut reader, &ring) {
-                came.push(message);
-                ring.set_status(frame, Status::Unused);
-            }
-        }
+        look(&mut reader, &ring, 3, &mut came);
         let sent = sender.join().unwrap();
         read_on(&mut reader, &ring, &mut came);
         assert_eq!(came, sent);
@@ -185,11 +191,7 @@ fn kept_frames_disturb_no_order() {
             reader.kept(frame);
             ring.set_status(frame, Status::Skip);
         }
-        let sender = thread::spawn(move || {
-            (3..=6)
-                .filter(|&message| kernel.deliver(message))
-                .collect::<Vec<_>>()
-        });
+        let sender = thread::spawn(move || kernel.deliver_all(3..=6));
         let releaser = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
@@ -199,12 +201,7 @@ fn kept_frames_disturb_no_order() {
                 }
             })
         };
-        for _ in 0..2 {
-            if let Some((frame, message)) = read(&mut reader, &ring) {
-                came.push(message);
-                ring.set_status(frame, Status::Unused);
-            }
-        }
+        look(&mut reader, &ring, 2, &mut came);
         let mut sent = vec![1, 2];
         sent.extend(sender.join().unwrap());
         releaser.join().unwrap();
@@ -225,12 +222,7 @@ fn frames_filled_at_once_are_each_read_once() {
         });
         let mut reader = Reader::new(2, false);
         let mut came = Vec::new();
-        for _ in 0..2 {
-            if let Some((frame, message)) = read(&mut reader, &ring) {
-                came.push(message);
-                ring.set_status(frame, Status::Unused);
-            }
-        }
+        look(&mut reader, &ring, 2, &mut came);
         for sender in senders {
             assert!(sender.join().unwrap(), "there is room for two");
         }
