@@ -44,24 +44,29 @@ pub struct Selftest {
     pub helpers: &'static str,
     /// Which part of netlink it speaks.
     pub reason: &'static str,
+    /// The one argument it is given.
+    pub argument: Option<&'static str>,
 }
 
 /// Every program of the list that is run.
 pub fn all() -> impl Iterator<Item = Selftest> {
-    let lines = LIST
+    let mut lines = LIST
         .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with(['#', '-']));
-    lines.map(|line| {
-        let (program, rest) = word(line);
+        .filter(|line| !line.is_empty() && !line.starts_with(['#', '-']))
+        .peekable();
+    std::iter::from_fn(move || {
+        let (program, rest) = word(lines.next()?);
         let (seconds, rest) = word(rest);
         let (helpers, reason) = word(rest);
         let seconds = seconds.parse().expect("cases/selftests: seconds");
-        Selftest {
+        let below = lines.next_if(|line| line.starts_with(' '));
+        Some(Selftest {
             program,
             deadline: Duration::from_secs(seconds),
             helpers: if helpers == "-" { "" } else { helpers },
             reason,
-        }
+            argument: below.map(str::trim),
+        })
     })
 }
 
@@ -99,7 +104,10 @@ fn run(setting: &mut Setting) -> anyhow::Result<()> {
     let output = File::create(&printed).context("cannot write in the guest's /tmp")?;
     let busy = Busy::start(setting.patience);
     tell_log(&format!("{} begins", setting.case));
+    let selftest = all().find(|selftest| selftest.program == setting.case);
+    let argument = selftest.and_then(|selftest| selftest.argument);
     let status = Command::new(&program)
+        .args(argument)
         .current_dir(program.parent().expect("a program in a directory"))
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
@@ -144,6 +152,12 @@ mod tests {
             named.push(selftest.program);
         }
         assert!(named.contains(&"nft_queue.sh") && named.contains(&"rtnetlink.sh"));
+        let given = all().filter_map(|selftest| Some((selftest.program, selftest.argument?)));
+        let given: Vec<_> = given.collect();
+        let [("fib_nexthops.sh", tests)] = given[..] else {
+            panic!("{given:?}");
+        };
+        assert!(tests.starts_with("-tbasic ") && !tests.contains("torture"), "{tests}");
         let left_out = LIST.lines().filter_map(|line| line.strip_prefix("- "));
         for line in left_out {
             let (reason, programs) = line.rsplit_once(": ").expect("a reason and programs");
