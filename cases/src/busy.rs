@@ -10,17 +10,19 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
 use nlring::{Flags, Geometry};
 
 use crate::consumer::{Binding, Consumer, Event, Way};
 use crate::nfqueue::Verdict;
 use crate::rules::Rules;
-use crate::traffic::{Flow, PORT, Window};
+use crate::traffic::{Burst, PORT};
 
 /// Between two packets: busy, and not so busy that what is looked at has no CPU left, also under TCG.
 const PACE: Duration = Duration::from_millis(10);
+/// Packets that wait in the ring at any time.
+const UNDER_WAY: u32 = 8;
 /// Without a packet for this long on an idle machine with KVM, the socket is not busy.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,18 +76,14 @@ fn consume(stop: &AtomicBool, first: &Sender<()>, patience: Duration) -> anyhow:
     let _rules = Rules::install(&[], &[&format!("udp dport {PORT} queue num 0")])?;
     let geometry = Geometry::for_messages(2048, 64)?;
     let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
-    let window = Window::of(8);
-    let flow = Flow::local(0, u32::MAX).start(&window)?;
+    let burst = Burst::new(0)?;
+    burst.send(UNDER_WAY)?;
     let mut received = Received::default();
-    let outcome = loop {
-        if stop.load(Ordering::Relaxed) {
-            break Ok(received);
-        }
-        let packet = match consumer.next(patience) {
-            Ok(Some(Event::Packet(packet))) => packet,
-            Ok(Some(Event::Lost)) => break Err(anyhow::anyhow!("lost a packet")),
-            Ok(None) => break Err(anyhow::anyhow!("no packet within {patience:?}")),
-            Err(error) => break Err(error),
+    while !stop.load(Ordering::Relaxed) {
+        let packet = match consumer.next(patience)? {
+            Some(Event::Packet(packet)) => packet,
+            Some(Event::Lost) => bail!("lost a packet"),
+            None => bail!("no packet within {patience:?}"),
         };
         match packet.way {
             Way::Frame(_) => received.in_frames += 1,
@@ -94,11 +92,8 @@ fn consume(stop: &AtomicBool, first: &Sender<()>, patience: Duration) -> anyhow:
         // Only before the first somebody waits for it.
         let _ = first.send(());
         consumer.verdict(packet.id, Verdict::Drop)?;
-        window.seen();
+        burst.send(1)?;
         thread::sleep(PACE);
-    };
-    window.stop();
-    // It has sent as much as there were places in the window, which nobody counts.
-    drop(flow.join());
-    outcome
+    }
+    Ok(received)
 }
