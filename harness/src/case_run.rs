@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use nlring_cases::Topology;
 use nlring_channel::{Outcome, Status};
 
-use crate::plan::{Place, Planned, group_word};
+use crate::names::group_word;
+use crate::place::Place;
+use crate::plan::Planned;
 use crate::report;
 use crate::results::CaseResult;
 use crate::splat::Scan;

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::event::{Event, KernelStep};
 use crate::guest_binary;
 use crate::packages::{self, Need};
-use crate::plan::Candidate;
+use crate::place::Candidate;
 use crate::results::{Accel, Kernel};
 use crate::tree::Tree;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What to run in VMs, in which order, and what the result means.
 //!
-//! A run is a [`plan`] of cases, each performed in a VM of its own ([`case_run`]), judged by two
+//! A run is a [`plan`] of cases, each at its [`place`], performed in a VM of its own ([`case_run`]), judged by two
 //! witnesses ([`verdict`]): the agent's outcome and the kernel's log ([`splat`]). Whatever happens on the
 //! way is an [`event::Event`]; everything that a person sees ([`render`]) or keeps ([`report`]) is made
 //! from events and from the one result model ([`results`]).
@@ -32,7 +32,13 @@ pub mod lint;
 #[cfg(feature = "host")]
 pub mod listing;
 #[cfg(feature = "host")]
+pub mod names;
+#[cfg(feature = "host")]
 pub mod packages;
+#[cfg(feature = "host")]
+pub mod partition;
+#[cfg(feature = "host")]
+pub mod place;
 #[cfg(feature = "host")]
 pub mod plan;
 #[cfg(feature = "host")]

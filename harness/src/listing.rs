@@ -6,7 +6,8 @@ use nlring_cases::Case;
 use nlring_vm::matrix::{Entry, Source};
 use serde::Serialize;
 
-use crate::plan::{Candidate, group_word, satisfies, topology_word};
+use crate::names::{group_word, topology_word};
+use crate::place::{Candidate, satisfies};
 
 /// A case, in the fields of `nlring list --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which cases are run, on which kernel, with which seed.
 
-use std::fmt;
-use std::str::FromStr;
-
-use nlring_cases::{Case, Group, Kernel, Topology};
+use nlring_cases::Case;
 
 use crate::error::Error;
+use crate::names::{full_name, group_word};
+use crate::partition::Partition;
+use crate::place::{Candidate, Place, place};
 use crate::seed;
 
 /// What is asked for, as on the command line.
@@ -26,40 +26,6 @@ pub struct Request<'a> {
     pub repeat: u32,
 }
 
-/// A kernel, as far as planning goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    /// Its name in the matrix.
-    pub name: String,
-    /// The name of its base.
-    pub base: String,
-    /// Whether the series is applied to that.
-    pub series: bool,
-    /// Whether it has memory-mapped netlink.
-    pub ringed: bool,
-    /// The group of cases that it is for, where it is not for all.
-    pub group: Option<String>,
-}
-
-/// Kernels of one base and one configuration that differ in nothing but the series.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trio {
-    /// The base as it is.
-    pub plain: String,
-    /// With the series, the option off.
-    pub off: String,
-    /// With the series, the option on.
-    pub ringed: String,
-}
-
-impl Trio {
-    /// The three, the one that the others are held against first.
-    #[must_use]
-    pub fn kernels(&self) -> [&str; 3] {
-        [&self.plain, &self.off, &self.ringed]
-    }
-}
-
 /// A case to be run, or to be skipped.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -75,22 +41,6 @@ pub struct Planned {
     pub seed: u64,
     /// Which repetition; the first is 0.
     pub repetition: u32,
-}
-
-/// Where a planned case runs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
-    /// On this kernel.
-    On(String),
-    /// On all of these, to be compared.
-    Across(Trio),
-    /// Nowhere; the kernel that was asked for, and the requirement that is missing.
-    Nowhere {
-        /// The kernel asked for.
-        kernel: Option<String>,
-        /// The missing requirement.
-        requirement: String,
-    },
 }
 
 impl Planned {
@@ -129,90 +79,6 @@ impl Planned {
     }
 }
 
-/// A part of the whole: `2/3` is every third case, beginning with the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Partition {
-    part: usize,
-    of: usize,
-}
-
-impl FromStr for Partition {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no partition; write i/n with 1 <= i <= n, as 1/2");
-        let (part, of) = text.split_once('/').ok_or_else(wrong)?;
-        let (part, of) = (
-            part.parse().map_err(|_| wrong())?,
-            of.parse().map_err(|_| wrong())?,
-        );
-        if part >= 1 && part <= of {
-            Ok(Self { part, of })
-        } else {
-            Err(wrong())
-        }
-    }
-}
-
-impl fmt::Display for Partition {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.part, self.of)
-    }
-}
-
-/// The word for a group, on the command line and in reports.
-#[must_use]
-pub fn group_word(group: Group) -> String {
-    format!("{group:?}").to_lowercase()
-}
-
-/// The word for a topology.
-#[must_use]
-pub fn topology_word(topology: Topology) -> String {
-    match topology {
-        Topology::None => String::from("none"),
-        Topology::Pairs(1) => String::from("1 pair"),
-        Topology::Pairs(count) => format!("{count} pairs"),
-    }
-}
-
-/// `group::name`, as filters and `cargo test` see it.
-#[must_use]
-pub fn full_name(case: &Case) -> String {
-    format!("{}::{}", group_word(case.group), case.name)
-}
-
-/// Whether `kernel` has what `case` asks for; if not, the requirement.
-pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
-    let group = group_word(case.group);
-    match &kernel.group {
-        Some(other) if *other != group => {
-            return Err(format!(
-                "{} is for cases of the group {other} only",
-                kernel.name
-            ));
-        }
-        None if case.group.is_on_request() => {
-            return Err(format!(
-                "needs a kernel that is for the group {group}; {} is not",
-                kernel.name
-            ));
-        }
-        _ => {}
-    }
-    match (case.kernel, kernel.ringed) {
-        (Kernel::Ringed, false) => Err(format!(
-            "needs a kernel with memory-mapped netlink; {} has none",
-            kernel.name
-        )),
-        (Kernel::Plain, true) => Err(format!(
-            "needs a kernel without memory-mapped netlink; {} has it",
-            kernel.name
-        )),
-        _ => Ok(()),
-    }
-}
-
 /// Chooses cases of `cases` and a kernel for each: the one asked for, else the first of `matrix` that
 /// has what the case needs.
 pub fn plan(
@@ -225,8 +91,8 @@ pub fn plan(
         .map(|name| known_kernel(matrix, name))
         .transpose()?;
     let mut chosen = select(cases, request)?;
-    if let Some(Partition { part, of }) = request.partition {
-        chosen = chosen.into_iter().skip(part - 1).step_by(of).collect();
+    if let Some(partition) = request.partition {
+        chosen = partition.take(chosen);
     }
     if chosen.is_empty() {
         return Err(Error::NothingSelected(describe(request)));
@@ -317,60 +183,6 @@ fn nearest(cases: &[Case], filter: &str) -> Option<String> {
     (likeness(best.name) > 0.8).then(|| full_name(best))
 }
 
-fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {
-    if case.group == Group::Compat {
-        return across(case, matrix, asked);
-    }
-    if let Some(kernel) = asked {
-        return match satisfies(case, kernel) {
-            Ok(()) => Place::On(kernel.name.clone()),
-            Err(requirement) => Place::Nowhere {
-                kernel: Some(kernel.name.clone()),
-                requirement,
-            },
-        };
-    }
-    match matrix.iter().find(|kernel| satisfies(case, kernel).is_ok()) {
-        Some(kernel) => Place::On(kernel.name.clone()),
-        None => Place::Nowhere {
-            kernel: None,
-            requirement: match case.kernel {
-                Kernel::Plain => String::from(
-                    "needs a kernel without memory-mapped netlink; kernels.toml names none",
-                ),
-                _ => String::from(
-                    "needs a kernel with memory-mapped netlink; kernels.toml names none",
-                ),
-            },
-        },
-    }
-}
-
-/// The kernels for the case's group over the base that was asked for, else over the first that has any.
-fn across(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {
-    let group = group_word(case.group);
-    let for_group = |kernel: &&Candidate| kernel.group.as_ref() == Some(&group);
-    let base = asked.or_else(|| matrix.iter().find(for_group));
-    let base = base.map(|kernel| kernel.base.as_str());
-    let find = |series, ringed| {
-        let fits = |kernel: &&Candidate| {
-            Some(kernel.base.as_str()) == base && (kernel.series, kernel.ringed) == (series, ringed)
-        };
-        let found = matrix.iter().filter(for_group).find(fits);
-        found.map(|kernel| kernel.name.clone())
-    };
-    match (find(false, false), find(true, false), find(true, true)) {
-        (Some(plain), Some(off), Some(ringed)) => Place::Across(Trio { plain, off, ringed }),
-        _ => Place::Nowhere {
-            kernel: asked.map(|kernel| kernel.name.clone()),
-            requirement: format!(
-                "needs three kernels for the group {group} over base {}: without the series, with it and the option off, with both; kernels.toml does not name them all",
-                base.unwrap_or("any")
-            ),
-        },
-    }
-}
-
 fn describe(request: &Request<'_>) -> String {
     let mut parts: Vec<String> = request.filters.to_vec();
     parts.extend(request.group.map(|group| format!("--group {group}")));
@@ -389,6 +201,7 @@ fn describe(request: &Request<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nlring_cases::{Group, Kernel, Topology};
     use std::time::Duration;
 
     const fn case(name: &'static str, group: Group, kernel: Kernel) -> Case {
@@ -678,13 +491,5 @@ mod tests {
         )
         .unwrap_err();
         assert!(matches!(nothing, Error::NothingSelected(_)), "{nothing}");
-    }
-
-    #[test]
-    fn a_partition_is_i_of_n() {
-        for wrong in ["", "1", "0/2", "3/2", "a/b", "1/0", "-1/2"] {
-            assert!(wrong.parse::<Partition>().is_err(), "{wrong}");
-        }
-        assert_eq!("2/3".parse::<Partition>().unwrap().to_string(), "2/3");
     }
 }

@@ -10,7 +10,9 @@ use nlring_harness::case_run::perform;
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
 use nlring_harness::lab::{self, Lab};
-use nlring_harness::plan::{self, Place, Planned, Request};
+use nlring_harness::names::full_name;
+use nlring_harness::place::Place;
+use nlring_harness::plan::{self, Planned, Request};
 use nlring_harness::render::{Lines, Renderer};
 use nlring_harness::report::Report;
 use nlring_harness::results::CaseResult;
@@ -47,7 +49,7 @@ fn main() {
                 });
                 Arc::clone(ground)
             });
-            Trial::test(plan::full_name(planned.case), move || {
+            Trial::test(full_name(planned.case), move || {
                 run(ground.as_ref(), &planned)
             })
         })

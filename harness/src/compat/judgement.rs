@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::case_run::{milliseconds, without_verdict};
-use crate::plan::{Planned, Trio};
+use crate::place::Trio;
+use crate::plan::Planned;
 use crate::results::CaseResult;
 use crate::verdict::Verdict;
 

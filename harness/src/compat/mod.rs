@@ -17,7 +17,8 @@ use std::thread;
 
 use crate::case_run::{Hypervisor, conclude, fresh_folder, without_verdict};
 use crate::event::Event;
-use crate::plan::{Place, Planned, Trio};
+use crate::place::{Place, Trio};
+use crate::plan::Planned;
 use crate::results::CaseResult;
 use session::Session;
 
