@@ -157,7 +157,10 @@ mod tests {
         let [("fib_nexthops.sh", tests)] = given[..] else {
             panic!("{given:?}");
         };
-        assert!(tests.starts_with("-tbasic ") && !tests.contains("torture"), "{tests}");
+        assert!(
+            tests.starts_with("-tbasic ") && !tests.contains("torture"),
+            "{tests}"
+        );
         let left_out = LIST.lines().filter_map(|line| line.strip_prefix("- "));
         for line in left_out {
             let (reason, programs) = line.rsplit_once(": ").expect("a reason and programs");
