@@ -28,15 +28,18 @@ pub enum Group {
     Diag,
     /// The series' own selftest passes.
     Kselftest,
+    /// What the kernel does for a message, counted.
+    Cost,
     /// The kernel's own selftests say the same with the series and without.
     Compat,
 }
 
 impl Group {
-    /// Whether its cases take so long that they are run only where they are asked for by group.
+    /// Whether its cases, which need kernels of their own, are run only where they are asked for by
+    /// group.
     #[must_use]
     pub fn is_on_request(self) -> bool {
-        self == Self::Compat
+        matches!(self, Self::Cost | Self::Compat)
     }
 }
 

@@ -15,6 +15,7 @@ mod child;
 pub mod compat;
 mod conntrack;
 mod consumer;
+mod cost;
 mod counters;
 mod delivery;
 mod diag;

@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nlring_cases::{Topology, compat};
+use nlring_cases::{Group, Topology, compat};
 use nlring_channel::{Job, Outcome};
 use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
-use nlring_vm::matrix::Matrix;
+use nlring_vm::matrix::{Entry, Matrix};
 use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
 
 use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
 use crate::error::Error;
 use crate::event::{Event, KernelStep};
 use crate::guest_binary;
+use crate::names::group_word;
 use crate::packages::{self, Need};
 use crate::place::Candidate;
 use crate::results::{Accel, Kernel};
@@ -48,7 +49,7 @@ pub struct Lab {
 /// The kernels of the matrix, as planning sees them.
 pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
     let matrix = Matrix::load(tree.root())?;
-    let candidate = |entry: &nlring_vm::matrix::Entry| Candidate {
+    let candidate = |entry: &Entry| Candidate {
         name: entry.name.clone(),
         base: entry.base.name.clone(),
         series: entry.series,
@@ -70,7 +71,7 @@ impl Lab {
         let matrix = Matrix::load(tree.root())?;
         if kernels
             .iter()
-            .any(|name| matrix.find(name).is_ok_and(|entry| entry.group.is_some()))
+            .any(|name| matrix.find(name).is_ok_and(runs_selftests))
         {
             require("run the kernel's own selftests", &[Need::Compat])?;
             virtme::install(tree.root())?;
@@ -136,6 +137,11 @@ impl Lab {
     }
 }
 
+/// Whether it is for the group whose cases are the kernel's own selftests.
+fn runs_selftests(entry: &Entry) -> bool {
+    entry.group == Some(group_word(Group::Compat))
+}
+
 /// The selftests of the bases of those of `kernels` that are for the group `compat`.
 fn selftests(
     tree: &Tree,
@@ -153,7 +159,7 @@ fn selftests(
     let mut found = BTreeMap::new();
     for name in kernels {
         let entry = matrix.find(name)?;
-        if entry.group.is_some() {
+        if runs_selftests(entry) {
             let mut on_step = |event| {
                 on(Event::Kernel {
                     name: name.clone(),
