@@ -87,6 +87,10 @@ impl Guest for Puppet {
                 said = vec![String::from("SKIP: no such tool")];
                 exit = 4;
             }
+            ("skips_a_part_of_itself", _) => {
+                said[1] = String::from("SKIP: no such module");
+                exit = 4;
+            }
             ("is_unmet", _) => status = Status::Skip,
             ("does_not_end", "c") | ("does_not_end_without_the_series", "c-plain") => {
                 status = Status::Fail;
@@ -132,7 +136,7 @@ const fn case(name: &'static str) -> Case {
     }
 }
 
-static CASES: [Case; 15] = [
+static CASES: [Case; 16] = [
     case("says_the_same"),
     case("differs_once"),
     case("is_unstable_without_the_series"),
@@ -143,6 +147,7 @@ static CASES: [Case; 15] = [
     case("meets_a_ring_too_early"),
     case("fails_everywhere"),
     case("skips_itself"),
+    case("skips_a_part_of_itself"),
     case("is_unmet"),
     case("does_not_end"),
     case("does_not_end_without_the_series"),
@@ -250,6 +255,11 @@ fn every_way_in_which_a_selftest_can_differ_has_its_verdict() {
         ),
         ("fails_everywhere", Verdict::Pass, "fail on all alike: two"),
         ("skips_itself", Verdict::Skip, "no such tool"),
+        (
+            "skips_a_part_of_itself",
+            Verdict::Pass,
+            "skip on all alike: no such module",
+        ),
         ("is_unmet", Verdict::Skip, "is_unmet said so"),
         (
             "does_not_end",
