@@ -1,77 +1,92 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Netlink messages and their attributes (`include/uapi/linux/netlink.h`), written and read.
+//! Netlink messages and their attributes, by the bytes: `netlink-packet-core` knows how they are laid
+//! out. The messages of its siblings are owned trees; what lies in a frame is read where it lies.
 
-/// `struct nlmsghdr`.
-pub(crate) const HEADER: usize = 16;
-/// `NLMSG_NOOP`.
-pub(crate) const NOOP: u16 = 1;
-/// `NLMSG_ERROR`.
-pub(crate) const ERROR: u16 = 2;
-/// `NLMSG_DONE`.
-pub(crate) const DONE: u16 = 3;
-/// `NLM_F_REQUEST`.
-pub(crate) const REQUEST: u16 = 1;
-/// `NLM_F_ACK`.
-pub(crate) const ACK: u16 = 4;
-/// `NLM_F_DUMP`.
-pub(crate) const DUMP: u16 = 0x300;
-/// `NLM_F_EXCL`.
-pub(crate) const EXCL: u16 = 0x200;
-/// `NLM_F_CREATE`.
-pub(crate) const CREATE: u16 = 0x400;
-/// `NLA_F_NESTED`.
-const NESTED: u16 = 1 << 15;
+use anyhow::Context as _;
+use netlink_packet_core::{
+    DefaultNla, Emitable as _, ErrorBuffer, NLA_F_NESTED, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NetlinkPayload, NetlinkSerializable, NlaBuffer, NlasIterator,
+};
+pub(crate) use netlink_packet_core::{
+    NLA_HEADER_SIZE, NLM_F_ACK as ACK, NLM_F_CREATE as CREATE, NLM_F_DUMP as DUMP,
+    NLM_F_EXCL as EXCL, NLM_F_REQUEST as REQUEST, NLMSG_DONE as DONE, NLMSG_ERROR as ERROR,
+    NLMSG_NOOP as NOOP,
+};
 
 /// A message that is being written.
 #[derive(Debug)]
-pub(crate) struct Writer(Vec<u8>);
+pub(crate) struct Writer {
+    header: NetlinkHeader,
+    body: Body,
+}
+
+/// What stands behind the header, and the type that the header has for it.
+#[derive(Debug, Default)]
+struct Body {
+    kind: u16,
+    bytes: Vec<u8>,
+}
+
+impl NetlinkSerializable for Body {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.bytes);
+    }
+}
 
 impl Writer {
     /// Begins a request of this type, with flags beside `NLM_F_REQUEST`.
     pub(crate) fn request(kind: u16, flags: u16, sequence: u32) -> Self {
-        let mut bytes = Vec::with_capacity(96);
-        bytes.extend([0; 4]); // the length, at the end
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend((REQUEST | flags).to_ne_bytes());
-        bytes.extend(sequence.to_ne_bytes());
-        bytes.extend([0; 4]); // the port id, which the kernel fills
-        Self(bytes)
+        let mut header = NetlinkHeader::default();
+        header.flags = REQUEST | flags;
+        header.sequence_number = sequence;
+        let bytes = Vec::with_capacity(96);
+        let body = Body { kind, bytes };
+        Self { header, body }
     }
 
     /// The family's own header, or whatever stands before the attributes.
     pub(crate) fn with(mut self, bytes: &[u8]) -> Self {
-        self.0.extend(bytes);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        let body = &mut self.body.bytes;
+        body.extend(bytes);
+        body.resize(body.len().next_multiple_of(4), 0);
         self
     }
 
     /// An attribute.
-    pub(crate) fn attribute(self, kind: u16, value: &[u8]) -> Self {
-        let len = value.len() as u16 + 4;
-        self.with(&attribute_header(len, kind)).with(value)
-    }
-
-    /// An attribute made of attributes.
-    pub(crate) fn nested(mut self, kind: u16, write: impl FnOnce(Self) -> Self) -> Self {
-        let begin = self.0.len();
-        self = write(self.with(&[0; 4]));
-        let len = (self.0.len() - begin) as u16;
-        self.0[begin..begin + 4].copy_from_slice(&attribute_header(len, kind | NESTED));
+    pub(crate) fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
+        let attribute = DefaultNla::new(kind, value.to_vec());
+        let begin = self.body.bytes.len();
+        self.body.bytes.resize(begin + attribute.buffer_len(), 0);
+        attribute.emit(&mut self.body.bytes[begin..]);
         self
     }
 
-    /// The whole message.
-    pub(crate) fn end(mut self) -> Vec<u8> {
-        let len = self.0.len() as u32;
-        self.0[..4].copy_from_slice(&len.to_ne_bytes());
-        self.0
+    /// An attribute made of attributes.
+    pub(crate) fn nested(self, kind: u16, write: impl FnOnce(Self) -> Self) -> Self {
+        let inner = write(Self {
+            header: NetlinkHeader::default(),
+            body: Body::default(),
+        });
+        self.attribute(kind | NLA_F_NESTED, &inner.body.bytes)
     }
-}
 
-/// `struct nlattr`.
-fn attribute_header(len: u16, kind: u16) -> [u8; 4] {
-    let ([a, b], [c, d]) = (len.to_ne_bytes(), kind.to_ne_bytes());
-    [a, b, c, d]
+    /// The whole message.
+    pub(crate) fn end(self) -> Vec<u8> {
+        let payload = NetlinkPayload::InnerMessage(self.body);
+        let mut message = NetlinkMessage::new(self.header, payload);
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        bytes
+    }
 }
 
 /// A request that is answered and does nothing.
@@ -115,27 +130,20 @@ impl<'a> Message<'a> {
     }
 
     fn first_of(bytes: &'a [u8]) -> anyhow::Result<(Self, &'a [u8])> {
-        let header = bytes.first_chunk::<HEADER>();
-        let header = header
-            .ok_or_else(|| anyhow::anyhow!("a message of {} bytes has no header", bytes.len()))?;
-        let len = u32::from_ne_bytes(header[0..4].try_into()?) as usize;
-        let body = bytes.get(HEADER..len).ok_or_else(|| {
-            anyhow::anyhow!("a message of {} bytes says it has {len}", bytes.len())
-        })?;
+        let buffer = NetlinkBuffer::new_checked(bytes)?;
         let message = Self {
-            kind: u16::from_ne_bytes(header[4..6].try_into()?),
-            sequence: u32::from_ne_bytes(header[8..12].try_into()?),
-            body,
+            kind: buffer.message_type(),
+            sequence: buffer.sequence_number(),
+            body: buffer.payload(),
         };
-        let rest = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        Ok((message, rest))
+        let end = (buffer.length() as usize).next_multiple_of(4);
+        Ok((message, bytes.get(end..).unwrap_or_default()))
     }
 
     /// The error number that an answer or the end of a dump carries, 0 for none.
     pub(crate) fn errno(&self) -> anyhow::Result<i32> {
-        let errno = self.body.first_chunk();
-        let errno = errno.ok_or_else(|| anyhow::anyhow!("an answer without an error number"))?;
-        Ok(-i32::from_ne_bytes(*errno))
+        let error = ErrorBuffer::new_checked(self.body).context("an answer without an error")?;
+        Ok(error.code().map_or(0, |code| -code.get()))
     }
 
     /// The first attribute of this type behind the family's own header of `skip` bytes.
@@ -151,18 +159,12 @@ impl<'a> Message<'a> {
 }
 
 /// Attributes, by type and value.
-pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = anyhow::Result<(u16, &[u8])>> {
-    std::iter::from_fn(move || {
-        let header = bytes.first_chunk::<4>()?;
-        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        let kind = u16::from_ne_bytes([header[2], header[3]]) & 0x3fff;
-        let value = bytes.get(4..len);
-        bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
-        if value.is_none() {
-            bytes = &[]; // what is cut off is the last
-        }
-        let cut_off = || anyhow::anyhow!("attribute {kind} of {len} bytes is cut off");
-        Some(value.map(|value| (kind, value)).ok_or_else(cut_off))
+pub(crate) fn attributes(bytes: &[u8]) -> impl Iterator<Item = anyhow::Result<(u16, &[u8])>> {
+    NlasIterator::new(bytes).map(|attribute| {
+        let attribute: NlaBuffer<&[u8]> = attribute?;
+        let (kind, len) = (attribute.kind(), usize::from(attribute.length()));
+        // `value()` lends the buffer's own copy of the reference, which ends with it.
+        Ok((kind, &attribute.into_inner()[NLA_HEADER_SIZE..len]))
     })
 }
 

@@ -183,7 +183,7 @@ mod tests {
         for len in 0..message.len() {
             let mut cut = message[..len].to_vec();
             assert!(Message::read(&cut).is_err(), "{len}");
-            if len >= message::HEADER {
+            if len >= size_of::<libc::nlmsghdr>() {
                 cut[..4].copy_from_slice(&(len as u32).to_ne_bytes());
                 assert!(Message::read(&cut).is_err(), "{len}");
             }
