@@ -26,6 +26,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Dump, a_ring_that_goes_during_a_dump_takes_no_part_along),
     case!(Dump, a_part_that_waits_stays_behind_what_is_queued),
     case!(Dump, no_notification_overtakes_a_part_that_waits),
+    case!(Dump, no_part_is_made_for_which_there_is_no_frame),
     case!(Dump, a_ring_that_comes_during_a_dump_takes_over),
     case!(Dump, a_socket_that_closes_during_a_dump_leaves_nothing),
 ];
@@ -435,6 +436,53 @@ fn no_notification_overtakes_a_part_that_waits(setting: &mut Setting) -> anyhow:
         "{lost} events lost before {} parts",
         dump.in_frames
     ));
+    Ok(())
+}
+
+/// While a part is parked notifications are lost, so none is made that could only be parked: not by
+/// the `recvmsg` for a `COPY` frame either, which is called while that frame is still taken.
+fn no_part_is_made_for_which_there_is_no_frame(setting: &mut Setting) -> anyhow::Result<()> {
+    const NO_SUCH_TYPE: u16 = u16::MAX;
+    route::make(ROUTES)?;
+    let wanted = plain(FAMILY, route::dump_routes)?;
+    let socket = Socket::open(FAMILY)?;
+    let geometry = shape(8)?;
+    socket.set_up_rx_ring(&geometry, Flags::MULTICAST)?;
+    let frames = Frames::map(&socket, geometry)?;
+    groups::join(&socket, groups::LINK_GROUP)?;
+    let mut reader = Reader::new(socket, frames);
+    let request = Writer::request(NO_SUCH_TYPE, ACK, 1).with(&[0; 5000]);
+    reader.socket.send(&request.end())?; // the answer repeats it, so no frame holds it
+    reader.socket.send(&route::dump_routes(SEQUENCE))?;
+    for number in 2..geometry.frame_nr() {
+        reader.socket.send(&crate::message::noop(number))?;
+    }
+    let mut dump = Dump::new(SEQUENCE);
+    reader.next_copied()?;
+    let first = reader.next_frame()?.context("the first part is missing")?;
+    dump.framed(&first)?;
+    for _ in 2..geometry.frame_nr() {
+        reader.next_frame()?.context("an answer is missing")?;
+    }
+    groups::cause_link_events("between")?;
+    let mut events = 0;
+    while let Some(event) = reader.next_frame()? {
+        let event = Message::read(&event)?;
+        ensure!(
+            event.sequence != SEQUENCE,
+            "a part of the dump that nobody asked for"
+        );
+        events += 1;
+    }
+    let (port, _) = groups::address(&reader.socket)?;
+    let lost = counters::socket_drops(FAMILY, port)?;
+    ensure!(
+        events >= 2 && lost == 0,
+        "{events} events of a link came and {lost} were lost"
+    );
+    reader.read_on(&mut dump, Drive::Poll)?;
+    dump.assert_same(&wanted, whole)?;
+    setting.note(format!("{events} events between the parts"));
     Ok(())
 }
 

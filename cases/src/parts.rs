@@ -216,6 +216,20 @@ impl Reader {
         Ok(Some(part))
     }
 
+    /// The message for which the next frame, a `COPY` one, stands; then the frame is given back.
+    pub(crate) fn next_copied(&mut self) -> anyhow::Result<Vec<u8>> {
+        let frame = self.position;
+        let status = self.frames.status(frame);
+        ensure!(
+            status == Some(Status::Copy),
+            "frame {frame} is {status:?} and not COPY"
+        );
+        let message = peers::receive(&self.socket)?;
+        self.frames.set_status(frame, Status::Unused);
+        self.position = (frame + 1) % self.frames.geometry().frame_nr();
+        Ok(message)
+    }
+
     /// Makes the dump go on by one call.
     pub(crate) fn drive(&self, by: Drive) -> anyhow::Result<()> {
         match by {
