@@ -400,17 +400,22 @@ fn a_part_that_waits_stays_behind_what_is_queued(setting: &mut Setting) -> anyho
     Ok(())
 }
 
+/// A reader that hears of links through its ring.
+fn listener(geometry: Geometry) -> anyhow::Result<Reader> {
+    let socket = Socket::open(FAMILY)?;
+    socket.set_up_rx_ring(&geometry, Flags::MULTICAST)?;
+    let frames = Frames::map(&socket, geometry)?;
+    groups::join(&socket, groups::LINK_GROUP)?;
+    Ok(Reader::new(socket, frames))
+}
+
 /// A notification may tell of something newer than the part that is parked: it counts as lost and
 /// never stands before that part, though a frame has become free.
 fn no_notification_overtakes_a_part_that_waits(setting: &mut Setting) -> anyhow::Result<()> {
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
-    let socket = Socket::open(FAMILY)?;
     let geometry = shape(8)?;
-    socket.set_up_rx_ring(&geometry, Flags::MULTICAST)?;
-    let frames = Frames::map(&socket, geometry)?;
-    groups::join(&socket, groups::LINK_GROUP)?;
-    let mut reader = Reader::new(socket, frames);
+    let mut reader = listener(geometry)?;
     for number in 0..geometry.frame_nr() {
         reader.socket.send(&crate::message::noop(number))?;
     }
@@ -445,12 +450,8 @@ fn no_part_is_made_for_which_there_is_no_frame(setting: &mut Setting) -> anyhow:
     const NO_SUCH_TYPE: u16 = u16::MAX;
     route::make(ROUTES)?;
     let wanted = plain(FAMILY, route::dump_routes)?;
-    let socket = Socket::open(FAMILY)?;
     let geometry = shape(8)?;
-    socket.set_up_rx_ring(&geometry, Flags::MULTICAST)?;
-    let frames = Frames::map(&socket, geometry)?;
-    groups::join(&socket, groups::LINK_GROUP)?;
-    let mut reader = Reader::new(socket, frames);
+    let mut reader = listener(geometry)?;
     let request = Writer::request(NO_SUCH_TYPE, ACK, 1).with(&[0; 5000]);
     reader.socket.send(&request.end())?; // the answer repeats it, so no frame holds it
     reader.socket.send(&route::dump_routes(SEQUENCE))?;
