@@ -141,8 +141,19 @@ impl Socket {
             Err(Error::NoRings { .. }) => return Ok((self.plain(), Sender::plain(second, tx)?)),
             Err(error) => return Err(error),
         }
-        self.set_up_tx_ring(&tx)?;
-        let [rx, tx] = Mapping::of_socket(self.as_fd(), [rx, tx])?;
+        // Somebody else may go on using the socket, which must not fill a ring that nobody reads.
+        if let Err(error) = self.set_up_tx_ring(&tx) {
+            self.tear_down_rx_ring()?;
+            return Err(error);
+        }
+        let [rx, tx] = match Mapping::of_socket(self.as_fd(), [rx, tx]) {
+            Ok(mapped) => mapped,
+            Err(error) => {
+                self.tear_down_rx_ring()?;
+                self.tear_down_tx_ring()?;
+                return Err(error);
+            }
+        };
         let sender = Sender::ringed(second, tx);
         let ordered = flags.contains(Flags::ORDERED);
         Ok((Receiver::ringed(self, rx, ordered), sender))

@@ -95,7 +95,8 @@ const char *nlring_error(void);
 struct nlring *nlring_open(int fd, const struct nlring_config *config);
 
 /*
- Gives the rings up. Messages that were kept stay until they are released. NULL is let be.
+ Takes the rings off the socket, which receives as before; messages in them are gone. While kept
+ messages are not released the socket keeps its rings, so release them first. NULL is let be.
  */
 void nlring_close(struct nlring *ring);
 
@@ -111,14 +112,15 @@ bool nlring_sends_by_ring(const struct nlring *ring);
 
 /*
  The next message: its bytes, and in `message` where they are, until the next call of
- nlring_receive, nlring_keep or nlring_close. 0 if there is none at the moment; it never waits. A
+ nlring_receive, nlring_wait, nlring_keep or nlring_close. 0 if there is none at the moment; it never waits. A
  message in the ring costs no system call.
 
  -1 with errno ENOBUFS if messages were lost (nlring_lost says how many; receiving goes on),
  EBADMSG for a frame that is not as the kernel leaves it, EMSGSIZE for a copied message with its
  end cut off, and what recvmsg says.
  */
-ssize_t nlring_receive(struct nlring *ring, const struct nlmsghdr **message);
+ssize_t nlring_receive(struct nlring *ring,
+                       const struct nlmsghdr **message);
 
 /*
  How many messages were lost when nlring_receive said ENOBUFS last; -1 where the kernel does not

@@ -172,13 +172,24 @@ fn open(fd: RawFd, config: nlring_config) -> Result<nlring, Refusal> {
     })
 }
 
-/// Gives the rings up. Messages that were kept stay until they are released. NULL is let be.
+/// Takes the rings off the socket, which receives as before; messages in them are gone. While kept
+/// messages are not released the socket keeps its rings, so release them first. NULL is let be.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nlring_close(ring: *mut nlring) {
     if !ring.is_null() {
         // SAFETY: as the caller says; nlring_open made it of a box.
-        let mut ring = unsafe { Box::from_raw(ring) };
-        ring.current = None;
+        let ring = *unsafe { Box::from_raw(ring) };
+        drop(ring.current);
+        let sends_by_ring = ring.sender.as_ref().map(Sender::path) == Some(Path::Ring);
+        drop(ring.sender);
+        let socket = ring.receiver.into_socket();
+        // They are refused where a kept message has the rings mapped, and that was said.
+        if ring.receives_by_ring {
+            let _ = socket.tear_down_rx_ring();
+        }
+        if sends_by_ring {
+            let _ = socket.tear_down_tx_ring();
+        }
     }
 }
 
@@ -198,7 +209,7 @@ pub unsafe extern "C" fn nlring_sends_by_ring(ring: *const nlring) -> bool {
 }
 
 /// The next message: its bytes, and in `message` where they are, until the next call of
-/// nlring_receive, nlring_keep or nlring_close. 0 if there is none at the moment; it never waits. A
+/// nlring_receive, nlring_wait, nlring_keep or nlring_close. 0 if there is none at the moment; it never waits. A
 /// message in the ring costs no system call.
 ///
 /// -1 with errno ENOBUFS if messages were lost (nlring_lost says how many; receiving goes on),
