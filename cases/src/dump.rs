@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases of the group `dump`: dumps go through the ring, whole, however they are driven.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
-use nlring::{Flags, Geometry, Socket};
+use nlring::{Flags, Geometry, Socket, Status};
 
 use crate::flush::flush;
 use crate::frames::Frames;
-use crate::message::{ACK, DUMP, ERROR, Message, Writer};
+use crate::message::{ACK, DONE, DUMP, ERROR, Message, Writer};
 use crate::option::assert_refused;
 use crate::parts::{Drive, Dump, Identity, Reader, plain, read, whole};
 use crate::{Case, Setting, answers, case, conntrack, counters, groups, peers, ready, route};
@@ -17,6 +19,7 @@ use crate::{Case, Setting, answers, case, conntrack, counters, groups, peers, re
 pub(crate) const CASES: &[Case] = &[
     case!(Dump, a_dump_in_a_ring_is_the_dump_of_a_socket).within(10),
     case!(Dump, a_dump_goes_on_from_poll_and_recvmsg_and_flush),
+    case!(Dump, poll_does_not_sleep_while_a_dump_can_go_on).within(10),
     case!(Dump, a_dump_asked_for_through_a_ring_comes_through_one),
     case!(Dump, parts_are_as_large_as_frames_allow),
     case!(Dump, parts_that_do_not_fit_come_by_copy),
@@ -127,6 +130,68 @@ fn a_dump_goes_on_from_poll_and_recvmsg_and_flush(setting: &mut Setting) -> anyh
             dump.in_frames
         ));
     }
+    Ok(())
+}
+
+/// Contract, "poll, dumps, the rest": the frames that `poll` has filled can all be given back, by a
+/// thread that only looks at memory, before it looks whether there is something to read. It must not
+/// sleep then: nobody would wake it, and the dump would never end.
+fn poll_does_not_sleep_while_a_dump_can_go_on(setting: &mut Setting) -> anyhow::Result<()> {
+    const FRAMES: u32 = 32;
+    const ROUNDS: u32 = 20;
+    let patience = setting.patiently(Duration::from_millis(100));
+    route::make(ROUTES)?;
+    let mut polls = 0_u32;
+    for round in 0..ROUNDS {
+        let socket = Socket::open(FAMILY)?;
+        let geometry = shape(FRAMES)?;
+        socket.set_up_rx_ring(&geometry, Flags::NONE)?;
+        let frames = Frames::map(&socket, geometry)?;
+        let ended = AtomicBool::new(false);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut at = 0;
+                while !ended.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
+                    if frames.status(at) != Some(Status::Valid) {
+                        std::hint::spin_loop();
+                        continue;
+                    }
+                    let part = frames.message(at);
+                    frames.set_status(at, Status::Unused);
+                    at = (at + 1) % FRAMES;
+                    let messages = Message::read_all(&part).unwrap_or_default();
+                    if messages.iter().any(|message| message.kind == DONE) {
+                        ended.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+            let mut drive = || {
+                socket.send(&route::dump_routes(SEQUENCE))?;
+                let until = Instant::now() + 20 * patience;
+                while !ended.load(Ordering::Relaxed) {
+                    ensure!(
+                        Instant::now() < until,
+                        "round {round}: the dump does not end"
+                    );
+                    polls += 1;
+                    if !ready::is_readable(&socket)? {
+                        // The reader may be about to see the end.
+                        thread::sleep(patience);
+                        ensure!(
+                            ended.load(Ordering::Relaxed),
+                            "round {round}: poll has nothing to tell, and the dump has not ended"
+                        );
+                    }
+                }
+                Ok(())
+            };
+            let driven = drive();
+            stop.store(true, Ordering::Relaxed);
+            driven
+        })?;
+    }
+    setting.note(format!("{ROUNDS} dumps by {polls} calls of poll"));
     Ok(())
 }
 

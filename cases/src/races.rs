@@ -20,6 +20,7 @@ use crate::{Case, Setting, case, peers, ready};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Lifetime, of_set_ups_at_once_exactly_one_wins),
+    case!(Lifetime, no_ring_appears_beside_one_that_is_mapped),
     case!(Lifetime, every_call_at_once_on_one_socket_harms_nothing),
     case!(Lifetime, rings_come_and_go_under_traffic),
     case!(Lifetime, closing_races_with_all_else),
@@ -111,6 +112,56 @@ fn of_set_ups_at_once_exactly_one_wins(setting: &mut Setting) -> anyhow::Result<
             "no race: {winners:?}"
         );
         Ok(format!("{rounds} rounds, won by {winners:?}"))
+    })?;
+    setting.note(format!("{told}; {left} bytes left"));
+    Ok(())
+}
+
+/// Contract, "Setting a ring up": both rings are configured before the first `mmap`, also where that
+/// comes while the second is being made.
+fn no_ring_appears_beside_one_that_is_mapped(setting: &mut Setting) -> anyhow::Result<()> {
+    let span = setting.patiently(Duration::from_millis(400));
+    let mut random = fastrand::Rng::with_seed(setting.seed);
+    let (told, left) = leaves_nothing(setting, move || {
+        let rx = Geometry::new(64 * 1024, 1, 2048)?;
+        // Large, so that it takes its time.
+        let tx = Geometry::new(64 * 1024, 32, 2048)?;
+        let mut longest = Duration::ZERO;
+        let (mut set_up, mut mapped) = (0_u32, 0_u32);
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            let socket = Socket::open(libc::NETLINK_ROUTE)?;
+            socket.set_up_rx_ring(&rx, Flags::NONE)?;
+            let start = Barrier::new(2);
+            let (setting_up, mapping) = thread::scope(|scope| {
+                let setting_up = scope.spawn(|| {
+                    start.wait();
+                    let begun = Instant::now();
+                    (socket.set_up_tx_ring(&tx), begun.elapsed())
+                });
+                start.wait();
+                let wait = longest.mul_f64(random.f64());
+                let begun = Instant::now();
+                while begun.elapsed() < wait {
+                    std::hint::spin_loop();
+                }
+                let mapping = Frames::map(&socket, rx);
+                (setting_up.join().expect("no panic"), mapping)
+            });
+            let (setting_up, took) = setting_up;
+            longest = longest.max(took);
+            let errno = |error: Option<i32>| error.unwrap_or_default();
+            match (setting_up, mapping) {
+                (Ok(()), Err(error)) if error.raw_os_error() == Some(EINVAL) => set_up += 1,
+                (Err(error), Ok(_)) if errno(error.raw_os_error()) == EBUSY => mapped += 1,
+                (Ok(()), Ok(_)) => anyhow::bail!("a ring appeared beside one that is mapped"),
+                (setting_up, mapping) => anyhow::bail!("{setting_up:?} beside {mapping:?}"),
+            }
+        }
+        ensure!(set_up > 0 && mapped > 0, "no race: {set_up} and {mapped}");
+        Ok(format!(
+            "set up first {set_up} times, mapped first {mapped}"
+        ))
     })?;
     setting.note(format!("{told}; {left} bytes left"));
     Ok(())
