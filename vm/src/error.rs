@@ -18,7 +18,7 @@ pub enum Class {
 #[non_exhaustive]
 pub enum VmError {
     /// A kernel that kernels.toml does not have.
-    #[error("no kernel is named `{name}`; kernel-config/kernels.toml has {known}")]
+    #[error("kernel-config/kernels.toml names no kernel \"{name}\"; it names {known}")]
     UnknownKernel {
         /// As asked for.
         name: String,
@@ -155,7 +155,7 @@ pub enum VmError {
     },
     /// The guest runs under something else than was asked for.
     #[error(
-        "the guest reports clocksource `{clocksource}`, which cannot be under {accelerator}: run `nlring doctor`"
+        "the guest reports clocksource `{clocksource}`, which cannot be under {accelerator}: remove `accelerator` from the cache, so that it is probed anew"
     )]
     Disguised {
         /// As the guest said it.
