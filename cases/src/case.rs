@@ -28,6 +28,8 @@ pub enum Group {
     Diag,
     /// The series' own selftest passes.
     Kselftest,
+    /// What the ring library promises, and its examples at work.
+    Library,
     /// What the kernel does for a message, counted.
     Cost,
     /// The kernel's own selftests say the same with the series and without.
@@ -40,6 +42,12 @@ impl Group {
     #[must_use]
     pub fn is_on_request(self) -> bool {
         matches!(self, Self::Cost | Self::Compat)
+    }
+
+    /// Whether its cases run the ring library's examples, which have to be there.
+    #[must_use]
+    pub fn runs_examples(self) -> bool {
+        matches!(self, Self::Library)
     }
 }
 

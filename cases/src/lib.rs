@@ -3,7 +3,8 @@
 //!
 //! A [`Case`] is a sentence about memory-mapped netlink and the code that proves it on a running
 //! kernel. This crate knows nothing of virtual machines: it expects the [`Topology`] that a case
-//! names to be there, `nft` and `ip` in `PATH`, and the series' own selftest in `/usr/lib/nlring`.
+//! names to be there, `nft` and `ip` in `PATH`, and in `/usr/lib/nlring`
+//! the series' own selftest and, for the group `library`, the ring library's examples.
 
 mod answers;
 mod bulk;
@@ -20,6 +21,7 @@ mod counters;
 mod delivery;
 mod diag;
 mod dump;
+mod examples;
 mod fallback;
 mod flush;
 mod frames;
@@ -28,6 +30,7 @@ mod groups;
 mod kselftest;
 mod ktap;
 mod ledger;
+mod library;
 mod mapping;
 mod memory;
 mod message;
@@ -42,6 +45,7 @@ mod parts;
 mod peers;
 mod place;
 mod poll;
+mod program;
 mod races;
 mod ready;
 mod registry;
@@ -51,6 +55,7 @@ mod scribbler;
 mod setup;
 mod stamp;
 mod subsystems;
+mod syscalls;
 mod tap;
 mod traffic;
 mod tx;

@@ -4,9 +4,9 @@
 use std::sync::LazyLock;
 
 use crate::{
-    Case, capability, compat, cost, delivery, diag, dump, fallback, full, kselftest, mapping,
-    memory, multicast, multicast_ring, ordering, ownership, poll, races, setup, subsystems, tap,
-    tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    Case, capability, compat, cost, delivery, diag, dump, examples, fallback, full, kselftest,
+    library, mapping, memory, multicast, multicast_ring, ordering, ownership, poll, races, setup,
+    subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -34,6 +34,8 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         dump::CASES,
         diag::CASES,
         kselftest::CASES,
+        library::CASES,
+        examples::CASES,
         cost::CASES,
         &compat::cases(),
     ]

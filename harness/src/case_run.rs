@@ -31,7 +31,12 @@ pub trait Hypervisor: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Nothing but the guest binary and what cases call, and this network.
-    Bare(Topology),
+    Bare {
+        /// The network.
+        topology: Topology,
+        /// Whether the ring library's examples are there.
+        examples: bool,
+    },
     /// The file system of this machine, and the selftests of the kernel's base.
     Host,
 }
@@ -141,7 +146,11 @@ fn in_vm(
     }
     let console = folder.join("console.log");
     let begun = Instant::now();
-    let testimony = match hypervisor.boot(kernel, Stage::Bare(planned.case.topology), &console) {
+    let stage = Stage::Bare {
+        topology: planned.case.topology,
+        examples: planned.case.group.runs_examples(),
+    };
+    let testimony = match hypervisor.boot(kernel, stage, &console) {
         Err(why) => Testimony::NoGuest(why),
         Ok(guest) => {
             let after = begun.elapsed();

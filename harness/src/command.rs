@@ -228,6 +228,9 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     };
     let mut renderer = render::choose(output);
     let lab_tree = tree.clone();
+    let examples = plan
+        .iter()
+        .any(|planned| planned.case.group.runs_examples());
     let outcome = Run {
         plan,
         seed,
@@ -236,7 +239,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     }
     .carry_out(
         move |kernels: &[String], on: &mut dyn FnMut(crate::event::Event)| {
-            Ok(Box::new(Lab::prepare(&lab_tree, kernels, on)?) as Box<dyn Hypervisor>)
+            Ok(Box::new(Lab::prepare(&lab_tree, kernels, examples, on)?) as Box<dyn Hypervisor>)
         },
         renderer.as_mut(),
     );

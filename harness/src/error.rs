@@ -13,7 +13,7 @@ use crate::packages::{self, Package};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A filter that matches no case.
-    #[error("no case matches {filter:?}; {}", match nearest { Some(name) => format!("did you mean {name}?"), None => String::from("nlring list shows them all") })]
+    #[error("no case matches {filter:?}; {}", match nearest { Some(name) => format!("did you mean {name}?"), None => String::from("ci/nlring list shows them all") })]
     UnknownCase {
         /// The filter.
         filter: String,
@@ -37,7 +37,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A selection that is empty although each part of it names something.
-    #[error("{0} selects no case; nlring list shows them all")]
+    #[error("{0} selects no case; ci/nlring list shows them all")]
     NothingSelected(String),
     /// A directory that is not the project's.
     #[error("cannot find kernel-config/kernels.toml in {}; call ci/nlring, or set NLRING_ROOT to the source tree", .0.display())]
@@ -58,9 +58,9 @@ pub enum Error {
         /// What is missing.
         missing: Vec<Package>,
     },
-    /// The guest binary cannot be built.
-    #[error("cannot build the guest binary: {why}; to see all of it: {command}")]
-    GuestBinary {
+    /// A program for the guest cannot be built.
+    #[error("cannot build a program for the guest: {why}; to see all of it: {command}")]
+    GuestProgram {
         /// One line of what happened.
         why: String,
         /// The command that was tried.
@@ -98,7 +98,7 @@ impl Error {
             | Self::NoTree(_)
             | Self::Report { .. } => 2,
             Self::UnknownCase { .. } | Self::NothingSelected(_) => 4,
-            Self::MissingPackages { .. } | Self::GuestBinary { .. } | Self::Output(_) => 3,
+            Self::MissingPackages { .. } | Self::GuestProgram { .. } | Self::Output(_) => 3,
             Self::Vm(error) => match error.class() {
                 Class::Usage => 2,
                 Class::Infra => 3,

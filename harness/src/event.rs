@@ -34,6 +34,8 @@ pub enum Event {
     },
     /// The guest binary is being compiled.
     GuestBinary,
+    /// What is not built yet of the ring library's examples is being built.
+    Examples,
     /// What the VMs run on.
     Accelerator {
         /// Which, and why.

@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one binary in the guest, built statically by cargo in a target directory of its own.
+//! The one binary in every guest.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use crate::error::Error;
+use crate::guest_cargo::{self, Linking};
 use crate::tree::Tree;
 
-const TARGET: &str = "x86_64-unknown-linux-gnu";
-const PROFILE: &str = "guest";
+/// What cargo is asked for.
+const ARGUMENTS: [&str; 5] = [
+    "--package",
+    "nlring-harness",
+    "--bin",
+    "nlring-guest",
+    "--no-default-features",
+];
 
 /// What shapes the build and is named by no dep-info file.
 const MANIFESTS: [&str; 7] = [
@@ -25,7 +31,7 @@ const MANIFESTS: [&str; 7] = [
 
 /// The guest binary, built if a source is newer. `building` is called before that takes time.
 pub fn ensure(tree: &Tree, building: impl FnOnce()) -> Result<PathBuf, Error> {
-    let directory = tree.guest_target().join(TARGET).join(PROFILE);
+    let directory = Linking::Static.directory(tree);
     let (binary, stamp) = (
         directory.join("nlring-guest"),
         directory.join("nlring-guest.built"),
@@ -36,9 +42,12 @@ pub fn ensure(tree: &Tree, building: impl FnOnce()) -> Result<PathBuf, Error> {
     building();
     // Taken before cargo looks, so that a source saved meanwhile counts as newer.
     let begun = SystemTime::now();
-    build(tree)?;
+    guest_cargo::build(tree, &ARGUMENTS, Linking::Static)?;
     let record = File::create(&stamp).and_then(|file| file.set_modified(begun));
-    record.map_err(|source| failed(format!("cannot write {}: {source}", stamp.display())))?;
+    record.map_err(|source| Error::GuestProgram {
+        why: format!("cannot write {}: {source}", stamp.display()),
+        command: format!("rm -r {}", directory.display()),
+    })?;
     Ok(binary)
 }
 
@@ -78,67 +87,6 @@ fn sources(dep_info: &str) -> Vec<PathBuf> {
                 .collect::<Vec<_>>()
         })
         .collect()
-}
-
-fn arguments(tree: &Tree) -> Vec<String> {
-    let target_dir = tree.guest_target().display().to_string();
-    [
-        "build",
-        "--quiet",
-        "--package",
-        "nlring-harness",
-        "--bin",
-        "nlring-guest",
-        "--no-default-features",
-        "--profile",
-        PROFILE,
-        "--target",
-        TARGET,
-        "--target-dir",
-        &target_dir,
-    ]
-    .map(String::from)
-    .to_vec()
-}
-
-fn build(tree: &Tree) -> Result<(), Error> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(&cargo)
-        .args(arguments(tree))
-        .current_dir(tree.root())
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
-        .env("CARGO_TERM_COLOR", "never")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env_remove("CARGO_BUILD_TARGET")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| {
-            failed(format!(
-                "cannot start {}: {source}; install Rust (https://rustup.rs)",
-                cargo.display()
-            ))
-        })?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(failed(
-        match said
-            .lines()
-            .find(|line| line.starts_with("error"))
-            .or_else(|| said.lines().last())
-        {
-            Some(line) => line.to_owned(),
-            None => format!("cargo ended with {}", output.status),
-        },
-    ))
-}
-
-fn failed(why: String) -> Error {
-    let command = format!(
-        "RUSTFLAGS='-C target-feature=+crt-static' cargo build -p nlring-harness --bin nlring-guest --no-default-features --profile {PROFILE} --target {TARGET}"
-    );
-    Error::GuestBinary { why, command }
 }
 
 #[cfg(test)]

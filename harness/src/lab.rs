@@ -16,6 +16,7 @@ use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
 use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
 use crate::error::Error;
 use crate::event::{Event, KernelStep};
+use crate::examples;
 use crate::guest_binary;
 use crate::names::group_word;
 use crate::packages::{self, Need};
@@ -34,16 +35,27 @@ const MEMORY_MIB: u32 = 256;
 /// Memory of a VM on this machine's file system, in MiB: scripts keep their files in it.
 const HOST_MEMORY_MIB: u32 = 1024;
 
+/// The name in the guest of the selftest that the series brings along.
+const SELFTEST: &str = "netlink_mmap";
+
 /// Kernels built, guest packed, accelerator known.
 #[derive(Debug)]
 pub struct Lab {
     root: PathBuf,
     guest: PathBuf,
-    /// Each with the guest that it boots.
-    kernels: BTreeMap<String, (Built, PathBuf)>,
+    kernels: BTreeMap<String, Kitted>,
     /// For kernels of the group `compat`: the selftests of their base.
     selftests: BTreeMap<String, PathBuf>,
     accelerator: Accelerator,
+}
+
+/// A kernel and the file systems that it boots with.
+#[derive(Debug)]
+struct Kitted {
+    kernel: Built,
+    initramfs: PathBuf,
+    /// The same with the ring library's examples, where they are asked for.
+    with_examples: Option<PathBuf>,
 }
 
 /// The kernels of the matrix, as planning sees them.
@@ -60,10 +72,12 @@ pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
 }
 
 impl Lab {
-    /// Makes what is not cached: `kernels`, the guest binary, the initramfs, the accelerator's answer.
+    /// Makes what is not cached: `kernels`, the guest binary, the ring library's examples if they are
+    /// asked for, the initramfs, the accelerator's answer.
     pub fn prepare(
         tree: &Tree,
         kernels: &[String],
+        examples: bool,
         on: &mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
         require("run cases", &[Need::Run])?;
@@ -78,19 +92,29 @@ impl Lab {
         }
         // First what fails fast: nobody should wait for a kernel to learn that cargo is missing.
         let guest = guest_binary::ensure(tree, || on(Event::GuestBinary))?;
-        let mut built = BTreeMap::new();
+        let examples = if examples {
+            on(Event::Examples);
+            Some(examples::ensure(tree)?)
+        } else {
+            None
+        };
+        let mut kitted = BTreeMap::new();
         for name in kernels {
             let kernel = build_kernel(tree, &cache, name, on)?;
-            let initramfs = initramfs::pack(&cache, &guest, kernel.selftest.as_deref())?;
-            built.insert(name.clone(), (kernel, initramfs));
+            kitted.insert(
+                name.clone(),
+                kit_out(&cache, &guest, kernel, examples.as_ref())?,
+            );
         }
         let selftests = selftests(tree, &cache, kernels, on)?;
-        let (first, initramfs) = built
+        let first = kitted
             .values()
             .next()
             .expect("a plan with a case to run names a kernel");
         let mut is_news = false;
-        let accelerator = probe::probe(&cache, first, initramfs, &mut |_reason| is_news = true)?;
+        let accelerator = probe::probe(&cache, &first.kernel, &first.initramfs, &mut |_reason| {
+            is_news = true;
+        })?;
         let accel = Accel {
             name: accelerator.name.as_str().to_owned(),
             reason: accelerator.reason.clone(),
@@ -99,7 +123,7 @@ impl Lab {
         Ok(Self {
             root: tree.root().to_owned(),
             guest,
-            kernels: built,
+            kernels: kitted,
             selftests,
             accelerator,
         })
@@ -135,6 +159,32 @@ impl Lab {
             console,
         })
     }
+}
+
+/// Packs what this kernel boots with.
+fn kit_out(
+    cache: &Cache,
+    guest: &Path,
+    kernel: Built,
+    examples: Option<&BTreeMap<String, PathBuf>>,
+) -> Result<Kitted, VmError> {
+    let selftest = kernel.selftest.clone();
+    let mut programs: BTreeMap<_, _> = selftest
+        .map(|selftest| (SELFTEST.to_owned(), selftest))
+        .into_iter()
+        .collect();
+    let initramfs = initramfs::pack(cache, guest, &programs)?;
+    let with_examples = examples
+        .map(|examples| {
+            programs.extend(examples.clone());
+            initramfs::pack(cache, guest, &programs)
+        })
+        .transpose()?;
+    Ok(Kitted {
+        kernel,
+        initramfs,
+        with_examples,
+    })
 }
 
 /// Whether it is for the group whose cases are the kernel's own selftests.
@@ -246,13 +296,23 @@ fn step(event: kernel::Event) -> KernelStep {
 
 impl Hypervisor for Lab {
     fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
-        let (kernel, initramfs) = &self.kernels[kernel];
+        let kitted = &self.kernels[kernel];
+        let kernel = &kitted.kernel;
         let topology = match stage {
-            Stage::Bare(Topology::Pairs(count)) => topology::Topology::Pairs(count),
-            Stage::Bare(Topology::None) | Stage::Host => topology::Topology::None,
+            Stage::Bare {
+                topology: Topology::Pairs(count),
+                ..
+            } => topology::Topology::Pairs(count),
+            _ => topology::Topology::None,
         };
         let vm = match stage {
-            Stage::Bare(_) => self.boot_bare(kernel, initramfs, topology, console),
+            Stage::Bare { examples, .. } => {
+                let initramfs = match &kitted.with_examples {
+                    Some(initramfs) if examples => initramfs,
+                    _ => &kitted.initramfs,
+                };
+                self.boot_bare(kernel, initramfs, topology, console)
+            }
             Stage::Host => self.boot_on_host(kernel, console),
         }
         .map_err(|error| error.to_string())?;

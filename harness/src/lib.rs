@@ -22,7 +22,11 @@ pub mod error;
 #[cfg(feature = "host")]
 pub mod event;
 #[cfg(feature = "host")]
+mod examples;
+#[cfg(feature = "host")]
 pub mod guest_binary;
+#[cfg(feature = "host")]
+mod guest_cargo;
 #[cfg(feature = "host")]
 pub mod interrupt;
 #[cfg(feature = "host")]

@@ -74,7 +74,9 @@ fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
 fn prepare(tree: &Tree, kernel: String) -> Result<Ground, Error> {
     let report = Report::open(&tree.default_report().join("cargo-test"))?;
     let mut lines = Lines::new(std::io::stderr());
-    let lab = Lab::prepare(tree, &[kernel], &mut |event: Event| lines.show(&event))?;
+    let lab = Lab::prepare(tree, &[kernel], true, &mut |event: Event| {
+        lines.show(&event);
+    })?;
     Ok(Ground {
         lab,
         report: report.directory().to_owned(),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Boots one kernel many times, hands each VM a job, and says how long boots took and how many hung.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
 
 fn boots(arguments: &Arguments) -> Result<(), VmError> {
     let cache = Cache::open()?;
-    let initramfs = initramfs::pack(&cache, &arguments.guest, None)?;
+    let initramfs = initramfs::pack(&cache, &arguments.guest, &BTreeMap::new())?;
     let unknown = || "given".to_owned();
     let kernel = Built {
         name: unknown(),

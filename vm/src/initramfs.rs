@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The guest's file system: the guest program as `/init`, `nft` and `ip` with their libraries.
+//! The guest's file system: the guest program as `/init`, `nft` and `ip`, and what else cases run, with
+//! their libraries.
 //!
 //! It is packed as a newc archive without compression: unpacking is a copy, and a compressed one
 //! would cost the guest more than the host saves.
@@ -33,17 +34,20 @@ const PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2")];
 /// Empty directories: mount points, and where `ip netns` keeps its names.
 const DIRECTORIES: &[&str] = &["dev", "proc", "sys", "tmp", "run", "var", "etc", "root"];
 
-/// Where the guest has the selftest of its kernel.
-const SELFTEST: &str = "usr/lib/nlring/netlink_mmap";
+/// Where the guest has the programs that cases run.
+const PLACE: &str = "usr/lib/nlring";
 
-/// Packs `guest`, a static program, into an initramfs, with the selftest of the kernel that it is
-/// for; or finds the one packed before.
+/// Packs `guest`, a static program, into an initramfs, and `programs` under their names, each with the
+/// libraries that it needs; or finds the one packed before.
 ///
 /// # Errors
-/// `nft` or `ip` is not installed, a library or `guest` cannot be read, or `guest` is not static.
-pub fn pack(cache: &Cache, guest: &Path, selftest: Option<&Path>) -> Result<PathBuf, VmError> {
-    let mut files = contents(guest)?;
-    files.extend(selftest.map(|program| (SELFTEST.to_owned(), program.to_owned())));
+/// `nft` or `ip` is not installed, a program or a library cannot be read, or `guest` is not static.
+pub fn pack(
+    cache: &Cache,
+    guest: &Path,
+    programs: &BTreeMap<String, PathBuf>,
+) -> Result<PathBuf, VmError> {
+    let mut files = contents(guest, programs)?;
     let mut key = Key::default().part(LAYOUT);
     for (name, path) in &files {
         key = key
@@ -92,7 +96,10 @@ fn strip(program: &Path, to: &Path) -> bool {
 }
 
 /// Names in the guest, without the leading slash, and the files of the host behind them.
-fn contents(guest: &Path) -> Result<BTreeMap<String, PathBuf>, VmError> {
+fn contents(
+    guest: &Path,
+    programs: &BTreeMap<String, PathBuf>,
+) -> Result<BTreeMap<String, PathBuf>, VmError> {
     if let Some(library) = needed(guest)?.first() {
         let reason = format!(
             "it needs {}, but the guest program must be static: build it with -C target-feature=+crt-static",
@@ -109,15 +116,24 @@ fn contents(guest: &Path) -> Result<BTreeMap<String, PathBuf>, VmError> {
             tool: program.into(),
             package: package.into(),
         })?;
-        for library in needed(&path)? {
-            files.insert(
-                library.to_string_lossy().trim_start_matches('/').to_owned(),
-                library,
-            );
-        }
-        files.insert(format!("sbin/{program}"), path);
+        add(&mut files, format!("sbin/{program}"), &path)?;
+    }
+    for (name, path) in programs {
+        add(&mut files, format!("{PLACE}/{name}"), path)?;
     }
     Ok(files)
+}
+
+/// Adds a program, and its libraries where it looks for them.
+fn add(files: &mut BTreeMap<String, PathBuf>, name: String, program: &Path) -> Result<(), VmError> {
+    for library in needed(program)? {
+        files.insert(
+            library.to_string_lossy().trim_start_matches('/').to_owned(),
+            library,
+        );
+    }
+    files.insert(name, program.to_owned());
+    Ok(())
 }
 
 fn archive(files: &BTreeMap<String, PathBuf>, mut output: impl Write) -> io::Result<()> {
@@ -245,7 +261,7 @@ mod tests {
     fn a_guest_that_is_not_static_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(directory.path()).unwrap();
-        let message = pack(&cache, &std::env::current_exe().unwrap(), None)
+        let message = pack(&cache, &std::env::current_exe().unwrap(), &BTreeMap::new())
             .unwrap_err()
             .to_string();
         assert!(message.contains("must be static"), "{message}");

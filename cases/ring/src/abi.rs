@@ -5,6 +5,10 @@ use libc::c_int;
 
 /// `SOL_NETLINK`: the level of both options.
 pub(crate) const SOL_NETLINK: c_int = libc::SOL_NETLINK;
+/// `NETLINK_ADD_MEMBERSHIP`.
+pub(crate) const NETLINK_ADD_MEMBERSHIP: c_int = libc::NETLINK_ADD_MEMBERSHIP;
+/// `NETLINK_DROP_MEMBERSHIP`.
+pub(crate) const NETLINK_DROP_MEMBERSHIP: c_int = libc::NETLINK_DROP_MEMBERSHIP;
 /// `NETLINK_RX_RING`.
 pub(crate) const NETLINK_RX_RING: c_int = 6;
 /// `NETLINK_TX_RING`.

@@ -50,6 +50,15 @@ pub enum Error {
         /// What was tried.
         what: &'static str,
     },
+    /// `EOPNOTSUPP`: the socket has an RX ring, and was not to be in groups.
+    #[error(
+        "cannot join multicast group {group}: the socket has an RX ring that was set up without Flags::MULTICAST; \
+         set it up with that, or listen on another socket"
+    )]
+    RefusesGroups {
+        /// The group's number.
+        group: u32,
+    },
     /// A system call failed.
     #[error("cannot {what}: {source}")]
     System {
@@ -118,12 +127,8 @@ impl Error {
         }
     }
 
-    /// The error with which the kernel just refused to do `what` to a ring of this many bytes.
-    pub(crate) fn last_refusal(what: &'static str, bytes: usize) -> Self {
-        Self::refusal(what, bytes, io::Error::last_os_error())
-    }
-
-    fn refusal(what: &'static str, bytes: usize, source: io::Error) -> Self {
+    /// What it means that the kernel refused to do `what` to a ring of this many bytes.
+    pub(crate) fn refusal(what: &'static str, bytes: usize, source: io::Error) -> Self {
         match source.raw_os_error() {
             Some(libc::ENOPROTOOPT) => Self::NoRings { what },
             Some(libc::EPERM) => Self::NotPermitted { what },
@@ -142,7 +147,7 @@ impl Error {
             Self::NotPermitted { .. } => Some(libc::EPERM),
             Self::NoMemory { .. } => Some(libc::ENOMEM),
             Self::Busy { .. } => Some(libc::EBUSY),
-            Self::InGroup { .. } => Some(libc::EOPNOTSUPP),
+            Self::InGroup { .. } | Self::RefusesGroups { .. } => Some(libc::EOPNOTSUPP),
             Self::System { source, .. } => source.raw_os_error(),
             Self::Frame(_) | Self::NothingToCopy { .. } | Self::Truncated { .. } => None,
         }

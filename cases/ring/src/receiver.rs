@@ -2,7 +2,7 @@
 //! Receiving, with or without a ring.
 
 use std::ops::Deref;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -210,6 +210,15 @@ impl Receiver {
         }
     }
 
+    /// An event loop has found the descriptor readable. Messages that wait in the queue without a
+    /// frame, and losses, are looked for only after that was said, here or by
+    /// [`wait`](Self::wait): call it, then [`receive`](Self::receive) until nothing is left.
+    pub fn readable(&mut self) {
+        if let Source::Ring(ring) = &mut self.source {
+            ring.inbox.expect_queue();
+        }
+    }
+
     /// Waits by `poll` until there is something to [`receive`](Self::receive), or a loss to be
     /// told; `None` waits for ever. False if nothing came in time.
     pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
@@ -234,9 +243,7 @@ impl Receiver {
                 return Ok(false);
             }
             if ready > 0 {
-                if let Source::Ring(ring) = &mut self.source {
-                    ring.inbox.expect_queue();
-                }
+                self.readable();
                 return Ok(true);
             }
             let error = Error::last_os("wait for the netlink socket");
@@ -258,5 +265,11 @@ fn loss<'a>(socket: BorrowedFd<'_>, told: &mut Option<u32>) -> Received<'a> {
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Receiver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A netlink socket, and the options that give it a ring.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 
-use crate::abi::{EXTENDED_REQUEST_LEN, NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
+use crate::abi::{
+    EXTENDED_REQUEST_LEN, NETLINK_ADD_MEMBERSHIP, NETLINK_DROP_MEMBERSHIP, NETLINK_RX_RING,
+    NETLINK_TX_RING, SOL_NETLINK,
+};
 use crate::mapping::Mapping;
 use crate::receiver::Receiver;
 use crate::request::Request;
@@ -34,6 +38,12 @@ impl From<Socket> for OwnedFd {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 }
 
@@ -85,6 +95,32 @@ impl Socket {
         Ok(())
     }
 
+    /// Joins a multicast group by its number (`RTNLGRP_LINK`, `NFNLGRP_CONNTRACK_NEW`, …).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RefusesGroups`] on a socket whose RX ring was set up without [`Flags::MULTICAST`].
+    pub fn join(&self, group: u32) -> Result<(), Error> {
+        match self.set(NETLINK_ADD_MEMBERSHIP, &group.to_ne_bytes()) {
+            Err(source) if source.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                Err(Error::RefusesGroups { group })
+            }
+            joined => joined.map_err(|source| Error::System {
+                what: "join a multicast group",
+                source,
+            }),
+        }
+    }
+
+    /// Leaves a multicast group.
+    pub fn leave(&self, group: u32) -> Result<(), Error> {
+        let left = self.set(NETLINK_DROP_MEMBERSHIP, &group.to_ne_bytes());
+        left.map_err(|source| Error::System {
+            what: "leave a multicast group",
+            source,
+        })
+    }
+
     /// Gives the socket an RX ring and maps it. A kernel that has no rings says `ENOPROTOOPT`: then
     /// the receiver works by plain receiving, and [`Receiver::path`] says so.
     ///
@@ -95,11 +131,7 @@ impl Socket {
     /// that the kernel does not know.
     pub fn rx_ring(self, geometry: Geometry, flags: Flags) -> Result<Receiver, Error> {
         match self.set_up_rx_ring(&geometry, flags) {
-            Ok(()) => {
-                let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
-                let ordered = flags.contains(Flags::ORDERED);
-                Ok(Receiver::ringed(self, mapping, ordered))
-            }
+            Ok(()) => self.map_rx_ring(geometry, flags),
             Err(Error::NoRings { .. }) => Ok(self.plain()),
             Err(error) => Err(error),
         }
@@ -113,11 +145,8 @@ impl Socket {
     /// As [`rx_ring`](Self::rx_ring).
     pub fn tx_ring(self, geometry: Geometry) -> Result<Sender, Error> {
         match self.set_up_tx_ring(&geometry) {
-            Ok(()) => {
-                let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
-                Ok(Sender::ringed(self, mapping))
-            }
-            Err(Error::NoRings { .. }) => Sender::plain(self, geometry),
+            Ok(()) => self.map_tx_ring(geometry),
+            Err(Error::NoRings { .. }) => self.plain_sender(geometry),
             Err(error) => Err(error),
         }
     }
@@ -138,7 +167,7 @@ impl Socket {
         let second = Self::duplicate(&self)?;
         match self.set_up_rx_ring(&rx, flags) {
             Ok(()) => {}
-            Err(Error::NoRings { .. }) => return Ok((self.plain(), Sender::plain(second, tx)?)),
+            Err(Error::NoRings { .. }) => return Ok((self.plain(), second.plain_sender(tx)?)),
             Err(error) => return Err(error),
         }
         // Somebody else may go on using the socket, which must not fill a ring that nobody reads.
@@ -165,6 +194,15 @@ impl Socket {
         Receiver::plain(self)
     }
 
+    /// A sender that works by plain sending on any kernel: as one with a TX ring of this shape.
+    ///
+    /// # Errors
+    ///
+    /// No memory for frames of this shape.
+    pub fn plain_sender(self, geometry: Geometry) -> Result<Sender, Error> {
+        Sender::plain(self, geometry)
+    }
+
     /// Sets an RX ring up without mapping it.
     pub fn set_up_rx_ring(&self, geometry: &Geometry, flags: Flags) -> Result<(), Error> {
         let request = Request::new(geometry, flags);
@@ -175,6 +213,20 @@ impl Socket {
     pub fn set_up_tx_ring(&self, geometry: &Geometry) -> Result<(), Error> {
         let request = Request::new(geometry, Flags::NONE);
         self.request("set up a TX ring", NETLINK_TX_RING, request)
+    }
+
+    /// Maps the RX ring that was set up with this shape and these flags, and is the only one: a
+    /// socket's rings are mapped together ([`rings`](Self::rings)).
+    pub fn map_rx_ring(self, geometry: Geometry, flags: Flags) -> Result<Receiver, Error> {
+        let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
+        let ordered = flags.contains(Flags::ORDERED);
+        Ok(Receiver::ringed(self, mapping, ordered))
+    }
+
+    /// Maps the TX ring that was set up with this shape, and is the only one.
+    pub fn map_tx_ring(self, geometry: Geometry) -> Result<Sender, Error> {
+        let [mapping] = Mapping::of_socket(self.as_fd(), [geometry])?;
+        Ok(Sender::ringed(self, mapping))
     }
 
     /// Tears the RX ring down; `EBUSY` while a ring of the socket is mapped. Without a ring it
@@ -189,23 +241,28 @@ impl Socket {
     }
 
     fn request(&self, what: &'static str, option: c_int, request: Request) -> Result<(), Error> {
+        let bytes = request.block_size as usize * request.block_nr as usize;
         let encoded = request.encode();
-        let bytes = encoded.as_ref();
-        // SAFETY: `bytes` is readable for the length given.
+        let refused = |source| Error::refusal(what, bytes, source);
+        self.set(option, encoded.as_ref()).map_err(refused)
+    }
+
+    fn set(&self, option: c_int, value: &[u8]) -> io::Result<()> {
+        // SAFETY: `value` is readable for the length given.
         let refused = unsafe {
             libc::setsockopt(
                 self.fd.as_raw_fd(),
                 SOL_NETLINK,
                 option,
-                bytes.as_ptr().cast::<c_void>(),
-                bytes.len() as socklen_t,
+                value.as_ptr().cast::<c_void>(),
+                value.len() as socklen_t,
             )
         };
-        if refused != 0 {
-            let bytes = request.block_size as usize * request.block_nr as usize;
-            return Err(Error::last_refusal(what, bytes));
+        if refused == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
         }
-        Ok(())
     }
 
     /// The RX ring as it was set up, all zeros where there is none; `None` from a kernel that has
@@ -235,7 +292,7 @@ impl Socket {
         if refused == 0 {
             return Ok(Some(Request::decode(&bytes)));
         }
-        match Error::last_refusal(what, 0) {
+        match Error::refusal(what, 0, io::Error::last_os_error()) {
             Error::NoRings { .. } => Ok(None),
             error => Err(error),
         }

@@ -72,6 +72,7 @@ impl<W: Write> Renderer for Lines<W> {
                 )),
             },
             Event::GuestBinary => self.say("guest binary: building"),
+            Event::Examples => self.say("examples: building what is not built"),
             Event::Accelerator { accel, is_news } => self.say(accelerator(accel, *is_news)),
             Event::Started { .. } | Event::Ready { .. } | Event::Note { .. } => {}
             Event::Session {

@@ -131,6 +131,7 @@ impl Renderer for Terminal {
                 self.say(format!("kernel {}: {} {how}", kernel.name, kernel.release));
             }
             Event::GuestBinary => self.step().set_message("building the guest binary"),
+            Event::Examples => self.step().set_message("building the examples"),
             Event::Accelerator { accel, is_news } => {
                 self.end_step();
                 self.say(accelerator(accel, *is_news));

@@ -72,6 +72,10 @@ struct nlring_config {
    How many slots there are at least; 0 for no ring to send by.
    */
   uint32_t tx_messages;
+  /*
+   To do without rings on a kernel that has them: all calls work, by recvmmsg and sendmmsg.
+   */
+  bool plain;
 };
 
 #ifdef __cplusplus

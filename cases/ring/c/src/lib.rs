@@ -45,6 +45,8 @@ pub struct nlring_config {
     pub tx_largest: u32,
     /// How many slots there are at least; 0 for no ring to send by.
     pub tx_messages: u32,
+    /// To do without rings on a kernel that has them: all calls work, by recvmmsg and sendmmsg.
+    pub plain: bool,
 }
 
 /// A socket with what was attached to it. One thread at a time may use it.
@@ -151,15 +153,21 @@ fn open(fd: RawFd, config: nlring_config) -> Result<nlring, Refusal> {
     let rx = geometry(config.rx_largest, config.rx_messages)?;
     let tx = geometry(config.tx_largest, config.tx_messages)?;
     let flags = Flags::from_bits(config.rx_flags);
+    let second = || Socket::duplicate(&socket);
     let (receiver, sender) = match (rx, tx) {
+        (_, Some(tx)) if config.plain => {
+            let sender = second()?.plain_sender(tx)?;
+            (socket.plain(), Some(sender))
+        }
+        _ if config.plain => (socket.plain(), None),
         (Some(rx), Some(tx)) => {
             let (receiver, sender) = socket.rings(rx, flags, tx)?;
             (receiver, Some(sender))
         }
         (Some(rx), None) => (socket.rx_ring(rx, flags)?, None),
         (None, Some(tx)) => {
-            let second = Socket::duplicate(&socket)?;
-            (second.plain(), Some(socket.tx_ring(tx)?))
+            let receiver = second()?.plain();
+            (receiver, Some(socket.tx_ring(tx)?))
         }
         (None, None) => (socket.plain(), None),
     };
