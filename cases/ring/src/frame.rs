@@ -8,37 +8,37 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::abi;
-use crate::mapping::Mapping;
+use crate::geometry::Place;
+use crate::mapping::{Held, Mapping};
 use crate::reader::Reader;
 use crate::status::Status;
 
 /// A message in the ring. Dereferences to its bytes; dropped, it gives the frame back.
 pub struct Frame<'a> {
+    held: Held,
     mapping: &'a Arc<Mapping>,
     reader: &'a mut Reader,
-    index: u32,
-    len: u32,
 }
 
 impl<'a> Frame<'a> {
+    #[inline]
     pub(crate) fn new(
         mapping: &'a Arc<Mapping>,
         reader: &'a mut Reader,
-        index: u32,
+        place: Place,
         len: u32,
     ) -> Self {
         Self {
+            held: mapping.hold(place, len),
             mapping,
             reader,
-            index,
-            len,
         }
     }
 
     /// The frame's number in the ring.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.index
+        self.held.index()
     }
 
     /// `nm_group`: the multicast group, 0 for a unicast message.
@@ -66,9 +66,7 @@ impl<'a> Frame<'a> {
     }
 
     fn field(&self, offset: usize) -> u32 {
-        self.mapping
-            .word(self.index, offset)
-            .load(Ordering::Relaxed)
+        self.held.word(offset).load(Ordering::Relaxed)
     }
 
     /// Keeps the message for later (`SKIP`): the ring goes on around it, with one frame less until
@@ -76,13 +74,12 @@ impl<'a> Frame<'a> {
     #[must_use = "dropped, it gives the frame back"]
     pub fn keep(self) -> Kept {
         let mut this = ManuallyDrop::new(self);
-        let index = this.index;
+        let index = this.held.index();
         this.reader.kept(index);
-        this.mapping.set_status(index, Status::Skip);
+        this.held.set_status(Status::Skip);
         Kept {
-            mapping: Arc::clone(this.mapping),
-            index,
-            len: this.len,
+            held: this.held.pass_on(),
+            _mapping: Arc::clone(this.mapping),
         }
     }
 }
@@ -90,55 +87,69 @@ impl<'a> Frame<'a> {
 impl Deref for Frame<'_> {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        self.mapping.message(self.index, self.len)
+        self.held.message()
     }
 }
 
 impl Drop for Frame<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.mapping.set_status(self.index, Status::Unused);
+        self.held.set_status(Status::Unused);
     }
 }
 
 impl fmt::Debug for Frame<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Frame {} ({} bytes)", self.index, self.len)
+        write!(
+            formatter,
+            "Frame {} ({} bytes)",
+            self.held.index(),
+            self.len()
+        )
     }
 }
 
 /// A message that was kept in the ring while later ones pass it. Dereferences to its bytes;
 /// dropped, it gives the frame back, from any thread, in any order. It keeps the ring mapped.
 pub struct Kept {
-    mapping: Arc<Mapping>,
-    index: u32,
-    len: u32,
+    held: Held,
+    /// Held, not read: the memory is there as long as this is.
+    _mapping: Arc<Mapping>,
 }
 
 impl Kept {
     /// The frame's number in the ring.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.index
+        self.held.index()
     }
 }
 
 impl Deref for Kept {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
-        self.mapping.message(self.index, self.len)
+        self.held.message()
     }
 }
 
 impl Drop for Kept {
+    #[inline]
     fn drop(&mut self) {
-        self.mapping.set_status(self.index, Status::Unused);
+        self.held.set_status(Status::Unused);
     }
 }
 
 impl fmt::Debug for Kept {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Kept {} ({} bytes)", self.index, self.len)
+        write!(
+            formatter,
+            "Kept {} ({} bytes)",
+            self.held.index(),
+            self.len()
+        )
     }
 }

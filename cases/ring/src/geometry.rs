@@ -216,6 +216,7 @@ impl Geometry {
 
     /// Bytes of the largest message that fits a frame.
     #[must_use]
+    #[inline]
     pub const fn room(&self) -> u32 {
         self.frame_size - HEADER_LEN
     }
@@ -234,13 +235,74 @@ impl Geometry {
         block * self.block_size as usize + within * self.frame_size as usize
     }
 
-    /// The frame behind frame `index`, round the end of the ring.
-    pub(crate) const fn behind(&self, index: u32) -> u32 {
-        if index + 1 == self.frame_nr() {
-            0
-        } else {
-            index + 1
+    /// The first frame's place.
+    pub(crate) const fn first(&self) -> Place {
+        Place {
+            index: 0,
+            behind: self.frames_per_block - 1,
+            offset: 0,
         }
+    }
+
+    /// The place of frame `index`.
+    pub(crate) const fn place(&self, index: u32) -> Place {
+        Place {
+            index,
+            behind: self.frames_per_block - 1 - index % self.frames_per_block,
+            offset: self.frame_offset(index),
+        }
+    }
+
+    /// The place of the next frame, round the end of the ring.
+    #[inline]
+    pub(crate) const fn behind(&self, place: Place) -> Place {
+        if place.behind == 0 {
+            return self.next_block(place);
+        }
+        Place {
+            index: place.index + 1,
+            behind: place.behind - 1,
+            offset: place.offset + self.frame_size as usize,
+        }
+    }
+
+    /// The first place of the block behind this one, the last of its block.
+    #[inline]
+    const fn next_block(&self, place: Place) -> Place {
+        if place.index + 1 == self.frame_nr() {
+            return self.first();
+        }
+        let behind = self.frames_per_block - 1;
+        let from_last = self.block_size as usize - behind as usize * self.frame_size as usize;
+        Place {
+            index: place.index + 1,
+            behind,
+            offset: place.offset + from_last,
+        }
+    }
+}
+
+/// A frame, and where it lies. Going from one to the next takes no division, which finding one takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    index: u32,
+    /// Frames behind it in its block.
+    behind: u32,
+    /// Bytes from the start of the ring.
+    offset: usize,
+}
+
+impl Place {
+    /// The frame's number.
+    #[inline]
+    pub(crate) const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// Where it begins, in bytes from the start of the ring.
+    #[inline]
+    pub(crate) const fn offset(self) -> usize {
+        self.offset
     }
 }
 
@@ -318,8 +380,10 @@ mod tests {
                 prop_assert_eq!(begin / block, (begin + frame - 1) / block, "it straddles");
                 prop_assert!(begin + frame <= shape.mapping_len() as u64);
                 prop_assert_eq!(begin % u64::from(FRAME_ALIGNMENT), 0);
-                let behind = u64::from(shape.behind(i as u32));
-                prop_assert_eq!(behind, (i + 1) % (last + 1));
+                let place = shape.place(i as u32);
+                prop_assert_eq!((place.index(), place.offset() as u64), (i as u32, begin));
+                let behind = shape.behind(place);
+                prop_assert_eq!(behind, shape.place(((i + 1) % (last + 1)) as u32));
             }
         }
 

@@ -13,6 +13,7 @@
 //! afterwards appears at that very place, announcing that length, is taken as its own.
 
 use crate::Error;
+use crate::geometry::Place;
 use crate::mapping::Mapping;
 use crate::queue::{Buffer, Queue, Taken};
 use crate::reader::{Reader, Turn};
@@ -22,8 +23,8 @@ use crate::reader::{Reader, Turn};
 pub(crate) enum Arrival {
     /// A message in a frame, which is the caller's.
     Frame {
-        /// The frame's number.
-        frame: u32,
+        /// The frame.
+        frame: Place,
         /// The message's length, in bytes.
         len: u32,
     },
@@ -46,7 +47,7 @@ pub(crate) struct Inbox {
     /// Length of a message in the buffer that was taken from the queue and not yet handed on.
     stash: Option<usize>,
     /// A message of this length was handed on with the ring empty at this frame.
-    early: Option<(u32, usize)>,
+    early: Option<(Place, usize)>,
 }
 
 impl Inbox {
@@ -105,7 +106,7 @@ impl Inbox {
     /// The message for which this `COPY` frame stands, or one that stood before it without a frame.
     fn next_copied(
         &mut self,
-        frame: u32,
+        frame: Place,
         announced: u32,
         (ring, reader): (&Mapping, &mut Reader),
         queue: &impl Queue,
@@ -126,7 +127,7 @@ impl Inbox {
                 reader.settle(ring, frame);
                 Some(Arrival::Copied {
                     len,
-                    frame: Some(frame),
+                    frame: Some(frame.index()),
                 })
             }
             Taken::Message(len) => Some(Arrival::Copied { len, frame: None }),
@@ -134,7 +135,7 @@ impl Inbox {
             Taken::Nothing => {
                 reader.settle(ring, frame);
                 return Err(Error::NothingToCopy {
-                    frame,
+                    frame: frame.index(),
                     len: announced,
                 });
             }
@@ -180,8 +181,9 @@ mod tests {
 
     impl Bench {
         fn valid(&self, frame: u32, message: &[u8]) {
-            self.ring.fill(frame, message);
-            self.ring.set_status(frame, Status::Valid);
+            let place = self.ring.place(frame);
+            self.ring.fill(place, message);
+            self.ring.set_status(place, Status::Valid);
         }
 
         fn queue(&self, message: &[u8]) {
@@ -189,9 +191,10 @@ mod tests {
         }
 
         fn copy(&self, frame: u32, len: usize) {
-            let word = self.ring.word(frame, abi::LEN);
+            let place = self.ring.place(frame);
+            let word = self.ring.word(place, abi::LEN);
             word.store(len as u32, Ordering::Relaxed);
-            self.ring.set_status(frame, Status::Copy);
+            self.ring.set_status(place, Status::Copy);
         }
     }
 
@@ -213,7 +216,7 @@ mod tests {
             };
             Self {
                 bench,
-                reader: Reader::new(8, true),
+                reader: Reader::new(&geometry, true),
                 inbox: Inbox::new(),
                 buffer: Buffer::new(),
             }
@@ -318,7 +321,10 @@ mod tests {
         consumer.bench.valid(1, b"behind");
         assert_eq!(consumer.read(), Some(placed(b"behind")));
         assert_eq!(consumer.read(), None);
-        assert_eq!(consumer.bench.ring.status(0), Ok(Status::Unused));
+        assert_eq!(
+            consumer.bench.ring.status(consumer.bench.ring.place(0)),
+            Ok(Status::Unused)
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::abi;
+use crate::geometry::Place;
 use crate::{Error, FrameError, Geometry, Status};
 
 /// The mapping of a socket's rings, unmapped as a whole when the last ring in it goes.
@@ -45,10 +46,74 @@ impl Drop for Region {
 /// A mapped ring. Nothing in it is believed: every word is read once, and checked.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    region: Arc<Region>,
-    /// Where this ring begins, in bytes.
-    offset: usize,
+    /// Where this ring begins.
+    start: NonNull<u8>,
     geometry: Geometry,
+    /// Held, not read: the memory is there as long as this is.
+    _region: Arc<Region>,
+}
+
+// SAFETY: the memory is the region's, and that may be sent and shared.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+/// A message in a frame that is VALID or SKIP, and so is whoever's holds this. The memory is there as
+/// long as the mapping is.
+#[derive(Debug)]
+pub(crate) struct Held {
+    header: NonNull<u8>,
+    /// At most the frame's room.
+    len: u32,
+    index: u32,
+}
+
+// SAFETY: it is the one owner of the frame, whose memory any thread may touch.
+unsafe impl Send for Held {}
+// SAFETY: what is shared is read, or stored to atomically.
+unsafe impl Sync for Held {}
+
+impl Held {
+    /// The frame's number.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// A word of the frame's header.
+    #[inline]
+    pub(crate) fn word(&self, field: usize) -> &AtomicU32 {
+        debug_assert!(field < abi::HEADER_LEN as usize);
+        // SAFETY: inside the frame's header, and 4 divides both its place and the field's. The
+        // kernel, too, accesses the word as a whole.
+        unsafe { AtomicU32::from_ptr(self.header.as_ptr().add(field).cast()) }
+    }
+
+    /// The message.
+    #[inline]
+    pub(crate) fn message(&self) -> &[u8] {
+        let len = self.len as usize;
+        // SAFETY: the room behind a header lies inside the mapping, and has this length (`hold`). The
+        // kernel writes to no frame that is VALID or SKIP, and the frame is given back, by the one
+        // owner, only after the slice's lifetime. A program that scribbles over its own ring from
+        // elsewhere breaks its own promise.
+        unsafe {
+            let message = self.header.add(abi::HEADER_LEN as usize);
+            std::slice::from_raw_parts(message.as_ptr().cast_const(), len)
+        }
+    }
+
+    /// The same in other hands; whoever had it does nothing more with it.
+    pub(crate) fn pass_on(&self) -> Self {
+        Self { ..*self }
+    }
+
+    /// Hands the frame on, as [`Mapping::set_status`] does.
+    #[inline]
+    pub(crate) fn set_status(&self, status: Status) {
+        self.word(abi::STATUS)
+            .store(status.word(), Ordering::Release);
+    }
 }
 
 impl Mapping {
@@ -69,13 +134,13 @@ impl Mapping {
         let region = Arc::new(Region::map(fd, flags, len)?);
         let mut end = 0;
         Ok(rings.map(|geometry| {
-            let offset = end;
+            // SAFETY: the region is as long as all the rings, and this one begins in it.
+            let start = unsafe { region.memory.add(end) };
             end += geometry.mapping_len();
-            let region = Arc::clone(&region);
             Self {
-                region,
-                offset,
+                start,
                 geometry,
+                _region: Arc::clone(&region),
             }
         }))
     }
@@ -88,86 +153,117 @@ impl Mapping {
     }
 
     /// The memory of a frame. It lies in one block, so header and room are contiguous.
-    fn frame(&self, frame: u32) -> NonNull<u8> {
-        assert!(frame < self.geometry.frame_nr());
-        let offset = self.offset + self.geometry.frame_offset(frame);
-        // SAFETY: every frame of every ring lies inside the region (Geometry), whose length is the
-        // sum of theirs.
-        unsafe { self.region.memory.add(offset) }
+    #[inline]
+    fn frame(&self, place: Place) -> NonNull<u8> {
+        debug_assert_eq!(place, self.geometry.place(place.index()));
+        // SAFETY: a place is one of the geometry's own (it makes no others), and every frame of
+        // every ring lies inside the region, whose length is the sum of theirs.
+        unsafe { self.start.add(place.offset()) }
     }
 
     /// The memory of a frame's message.
-    fn room(&self, frame: u32) -> NonNull<u8> {
+    #[inline]
+    fn room(&self, place: Place) -> NonNull<u8> {
         // SAFETY: a frame is at least its header.
-        unsafe { self.frame(frame).add(abi::HEADER_LEN as usize) }
+        unsafe { self.frame(place).add(abi::HEADER_LEN as usize) }
     }
 
+    /// The place of frame `index`.
+    ///
+    /// # Panics
+    /// If there is no such frame.
+    pub(crate) fn place(&self, index: u32) -> Place {
+        assert!(index < self.geometry.frame_nr());
+        self.geometry.place(index)
+    }
+
+    #[inline]
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
     /// A word of a frame's header.
-    pub(crate) fn word(&self, frame: u32, field: usize) -> &AtomicU32 {
-        assert!(field < abi::HEADER_LEN as usize);
+    #[inline]
+    pub(crate) fn word(&self, place: Place, field: usize) -> &AtomicU32 {
+        debug_assert!(field < abi::HEADER_LEN as usize);
         // SAFETY: inside the frame's header, and 4 divides both its place and the field's. The
         // kernel, too, accesses the word as a whole.
-        unsafe { AtomicU32::from_ptr(self.frame(frame).as_ptr().add(field).cast()) }
+        unsafe { AtomicU32::from_ptr(self.frame(place).as_ptr().add(field).cast()) }
     }
 
     /// Who owns the frame. Acquire pairs with the kernel's release when it publishes: whoever sees
     /// `VALID` sees the whole message.
-    pub(crate) fn status(&self, frame: u32) -> Result<Status, FrameError> {
-        let word = self.word(frame, abi::STATUS).load(Ordering::Acquire);
-        Status::from_word(word).ok_or(FrameError::Status { frame, word })
+    #[inline]
+    pub(crate) fn status(&self, place: Place) -> Result<Status, FrameError> {
+        let word = self.word(place, abi::STATUS).load(Ordering::Acquire);
+        Status::from_word(word).ok_or(FrameError::Status {
+            frame: place.index(),
+            word,
+        })
     }
 
     /// Hands the frame on. Release: our reads of it come before the kernel's next writes to it,
     /// which follow its acquire of the word.
-    pub(crate) fn set_status(&self, frame: u32, status: Status) {
-        self.word(frame, abi::STATUS)
+    #[inline]
+    pub(crate) fn set_status(&self, place: Place, status: Status) {
+        self.word(place, abi::STATUS)
             .store(status.word(), Ordering::Release);
     }
 
     /// `nm_len`, as it stands at this moment.
-    pub(crate) fn len(&self, frame: u32) -> u32 {
-        self.word(frame, abi::LEN).load(Ordering::Relaxed)
+    #[inline]
+    pub(crate) fn len(&self, place: Place) -> u32 {
+        self.word(place, abi::LEN).load(Ordering::Relaxed)
     }
 
     /// The first `len` bytes of the message in the frame, which must be `VALID` or `SKIP`, and the
     /// caller's, until the slice is gone.
-    pub(crate) fn message(&self, frame: u32, len: u32) -> &[u8] {
+    #[inline]
+    pub(crate) fn message(&self, place: Place, len: u32) -> &[u8] {
         assert!(len <= self.geometry.room());
         // SAFETY: the room behind a header lies inside the mapping (asserted above). The kernel
         // writes to no frame that is VALID or SKIP, and only the one owner of such a frame (Frame
         // or Kept) calls this and gives the frame back, after the slice's lifetime. A program that
         // scribbles over its own ring from elsewhere breaks its own promise.
-        unsafe { std::slice::from_raw_parts(self.room(frame).as_ptr().cast_const(), len as usize) }
+        unsafe { std::slice::from_raw_parts(self.room(place).as_ptr().cast_const(), len as usize) }
+    }
+
+    /// A message in a frame that is the caller's, of this length.
+    #[inline]
+    pub(crate) fn hold(&self, place: Place, len: u32) -> Held {
+        assert!(len <= self.geometry.room());
+        Held {
+            header: self.frame(place),
+            len,
+            index: place.index(),
+        }
     }
 
     /// The room of a frame of a TX ring, which must be `UNUSED`, and so ours.
-    pub(crate) fn room_mut(&mut self, frame: u32) -> &mut [u8] {
+    pub(crate) fn room_mut(&mut self, place: Place) -> &mut [u8] {
         let room = self.geometry.room() as usize;
         // SAFETY: the room behind a header lies inside the mapping. The kernel writes to no room of
         // a TX ring and reads from none that is UNUSED, and `&mut self` lets nobody else have it
         // until the slice is gone.
-        unsafe { std::slice::from_raw_parts_mut(self.room(frame).as_ptr(), room) }
+        unsafe { std::slice::from_raw_parts_mut(self.room(place).as_ptr(), room) }
     }
 
     /// `nm_len` of a frame that is ours.
-    pub(crate) fn set_len(&self, frame: u32, len: u32) {
-        self.word(frame, abi::LEN).store(len, Ordering::Relaxed);
+    #[inline]
+    pub(crate) fn set_len(&self, place: Place, len: u32) {
+        self.word(place, abi::LEN).store(len, Ordering::Relaxed);
     }
 
     /// Plays the kernel: writes a message into a frame.
     #[cfg(test)]
-    pub(crate) fn fill(&self, frame: u32, message: &[u8]) {
+    pub(crate) fn fill(&self, place: Place, message: &[u8]) {
         assert!(message.len() <= self.geometry.room() as usize);
         // SAFETY: inside the mapping, as asserted; the tests hold no slice of this frame.
         unsafe {
-            self.room(frame)
+            self.room(place)
                 .as_ptr()
                 .copy_from_nonoverlapping(message.as_ptr(), message.len());
         }
-        self.set_len(frame, message.len() as u32);
+        self.set_len(place, message.len() as u32);
     }
 }

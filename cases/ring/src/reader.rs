@@ -14,6 +14,7 @@
 //!   notes the frame, reads on, and looks at it first at every later visit. With
 //!   `NL_MMAP_RING_ORDERED` it waits instead.
 
+use crate::geometry::{Geometry, Place};
 use crate::mapping::Mapping;
 use crate::{FrameError, Status};
 
@@ -26,15 +27,15 @@ const PENDING: usize = 64;
 pub(crate) enum Turn {
     /// A message in a frame. The frame is the caller's, who gives it back.
     Message {
-        /// The frame's number.
-        frame: u32,
+        /// The frame.
+        frame: Place,
         /// The message's length, in bytes: at most the frame's room.
         len: u32,
     },
     /// A message that waits in the queue. This turn comes again until [`Reader::settle`].
     Copy {
-        /// The frame's number.
-        frame: u32,
+        /// The frame.
+        frame: Place,
         /// The length that the frame announces, in bytes; nobody vouches for it.
         len: u32,
     },
@@ -45,21 +46,40 @@ pub(crate) enum Turn {
 /// Where we are in the ring, and what we remember of its frames.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    position: u32,
+    position: Place,
     pending: Pending,
     /// Frames seen as `SKIP` since the kernel last took them; a bit each.
     skipped: Vec<u64>,
+    /// How many frames are noted in either.
+    remembered: u32,
     ordered: bool,
 }
 
 impl Reader {
-    pub(crate) fn new(frame_nr: u32, ordered: bool) -> Self {
+    pub(crate) fn new(geometry: &Geometry, ordered: bool) -> Self {
         Self {
-            position: 0,
-            pending: Pending::default(),
-            skipped: vec![0; frame_nr.div_ceil(u64::BITS) as usize],
+            position: geometry.first(),
+            pending: Pending::new(geometry.first()),
+            skipped: vec![0; geometry.frame_nr().div_ceil(u64::BITS) as usize],
+            remembered: 0,
             ordered,
         }
+    }
+
+    /// The next message, where there is nothing to remember and the next frame is `VALID`: the case
+    /// of nearly every message, for which the rules above come to this.
+    #[inline]
+    pub(crate) fn plain_turn(&mut self, ring: &Mapping) -> Option<(Place, u32)> {
+        let frame = self.position;
+        if self.remembered != 0 || ring.status(frame) != Ok(Status::Valid) {
+            return None;
+        }
+        let len = ring.len(frame);
+        let is_one = (1..=ring.geometry().room()).contains(&len);
+        is_one.then(|| {
+            self.position = ring.geometry().behind(frame);
+            (frame, len)
+        })
     }
 
     /// The next message, if there is one. Costs no system call and no allocation.
@@ -91,7 +111,7 @@ impl Reader {
                     let len = ring.len(frame);
                     return Ok(Turn::Copy { frame, len });
                 }
-                Status::Reserved if !self.ordered && self.pending.push(frame) => {
+                Status::Reserved if !self.ordered && self.note_pending(frame) => {
                     self.position = ring.geometry().behind(frame);
                     self.forget_skip(frame);
                 }
@@ -102,23 +122,25 @@ impl Reader {
     }
 
     /// Gives a `COPY` frame back and goes on behind it.
-    pub(crate) fn settle(&mut self, ring: &Mapping, frame: u32) {
+    pub(crate) fn settle(&mut self, ring: &Mapping, frame: Place) {
         if frame == self.position {
             self.position = ring.geometry().behind(frame);
             self.forget_skip(frame);
         } else {
-            self.pending.remove(frame);
+            self.forget_pending(frame);
         }
         ring.set_status(frame, Status::Unused);
     }
 
     /// The caller is about to mark this frame `SKIP`.
-    pub(crate) fn kept(&mut self, frame: u32) {
-        self.skipped[(frame / u64::BITS) as usize] |= 1 << (frame % u64::BITS);
+    pub(crate) fn kept(&mut self, index: u32) {
+        let (word, bit) = skip_bit(index);
+        self.remembered += u32::from(self.skipped[word] & bit == 0);
+        self.skipped[word] |= bit;
     }
 
     /// The frame at which the ring goes on.
-    pub(crate) fn position(&self) -> u32 {
+    pub(crate) fn position(&self) -> Place {
         self.position
     }
 
@@ -129,7 +151,7 @@ impl Reader {
         while let Some(frame) = self.pending.get(slot) {
             match ring.status(frame)? {
                 Status::Valid => {
-                    self.pending.remove(frame);
+                    self.forget_pending(frame);
                     if let Some(turn) = message(ring, frame)? {
                         return Ok(Some(turn));
                     }
@@ -155,7 +177,7 @@ impl Reader {
                 return Ok(None); // once round: the kernel waits for us, not we for it
             }
             match ring.status(at)? {
-                Status::Skip => self.kept(at),
+                Status::Skip => self.kept(at.index()),
                 Status::Unused if self.was_skipped(at) => {}
                 Status::Unused => return Ok(None),
                 taken => break taken,
@@ -178,18 +200,37 @@ impl Reader {
         Ok(Some(status))
     }
 
-    fn was_skipped(&self, frame: u32) -> bool {
-        self.skipped[(frame / u64::BITS) as usize] & (1 << (frame % u64::BITS)) != 0
+    fn was_skipped(&self, frame: Place) -> bool {
+        let (word, bit) = skip_bit(frame.index());
+        self.skipped[word] & bit != 0
     }
 
-    fn forget_skip(&mut self, frame: u32) {
-        self.skipped[(frame / u64::BITS) as usize] &= !(1 << (frame % u64::BITS));
+    fn forget_skip(&mut self, frame: Place) {
+        let (word, bit) = skip_bit(frame.index());
+        self.remembered -= u32::from(self.skipped[word] & bit != 0);
+        self.skipped[word] &= !bit;
     }
+
+    /// Notes a frame that is being filled; false where there is no place left for that.
+    fn note_pending(&mut self, frame: Place) -> bool {
+        let noted = self.pending.push(frame);
+        self.remembered += u32::from(noted);
+        noted
+    }
+
+    fn forget_pending(&mut self, frame: Place) {
+        self.remembered -= u32::from(self.pending.remove(frame));
+    }
+}
+
+/// Where a frame's bit is in [`Reader::skipped`].
+fn skip_bit(index: u32) -> (usize, u64) {
+    ((index / u64::BITS) as usize, 1 << (index % u64::BITS))
 }
 
 /// The message of a `VALID` frame, its length read once. One of length 0 came to nothing and is
 /// given back at once, as is one that cannot be true.
-fn message(ring: &Mapping, frame: u32) -> Result<Option<Turn>, FrameError> {
+fn message(ring: &Mapping, frame: Place) -> Result<Option<Turn>, FrameError> {
     let len = ring.len(frame);
     let room = ring.geometry().room();
     if (1..=room).contains(&len) {
@@ -199,33 +240,36 @@ fn message(ring: &Mapping, frame: u32) -> Result<Option<Turn>, FrameError> {
     if len == 0 {
         Ok(None)
     } else {
-        Err(FrameError::Length { frame, len, room })
+        Err(FrameError::Length {
+            frame: frame.index(),
+            len,
+            room,
+        })
     }
 }
 
 /// The frames noted as `RESERVED`, oldest first, without allocation.
 #[derive(Debug)]
 struct Pending {
-    frames: [u32; PENDING],
+    frames: [Place; PENDING],
     len: usize,
 }
 
-impl Default for Pending {
-    fn default() -> Self {
+impl Pending {
+    /// None noted; any place stands where none is.
+    fn new(any: Place) -> Self {
         Self {
-            frames: [0; PENDING],
+            frames: [any; PENDING],
             len: 0,
         }
     }
-}
 
-impl Pending {
-    fn get(&self, slot: usize) -> Option<u32> {
+    fn get(&self, slot: usize) -> Option<Place> {
         self.frames[..self.len].get(slot).copied()
     }
 
     /// False where there is no place left.
-    fn push(&mut self, frame: u32) -> bool {
+    fn push(&mut self, frame: Place) -> bool {
         let Some(place) = self.frames.get_mut(self.len) else {
             return false;
         };
@@ -234,11 +278,14 @@ impl Pending {
         true
     }
 
-    fn remove(&mut self, frame: u32) {
+    /// False where it was not noted.
+    fn remove(&mut self, frame: Place) -> bool {
         let kept = &mut self.frames[..self.len];
-        if let Some(slot) = kept.iter().position(|&noted| noted == frame) {
-            kept.copy_within(slot + 1.., slot);
-            self.len -= 1;
-        }
+        let Some(slot) = kept.iter().position(|&noted| noted == frame) else {
+            return false;
+        };
+        kept.copy_within(slot + 1.., slot);
+        self.len -= 1;
+        true
     }
 }

@@ -99,7 +99,7 @@ impl Deref for Copied<'_> {
 
 impl Receiver {
     pub(crate) fn ringed(socket: Socket, mapping: Mapping, ordered: bool) -> Self {
-        let reader = Reader::new(mapping.geometry().frame_nr(), ordered);
+        let reader = Reader::new(mapping.geometry(), ordered);
         let ring = Ring {
             mapping: Arc::new(mapping),
             reader,
@@ -174,37 +174,49 @@ impl Receiver {
     /// [`Error::Frame`] for a frame that breaks the contract; other errors as they come from
     /// `recvmsg`. Every error but [`FrameError::Status`](crate::FrameError::Status) concerns one
     /// message, and the next call goes on behind it.
+    #[inline]
     pub fn receive(&mut self) -> Result<Option<Received<'_>>, Error> {
-        let socket = self.socket.as_fd();
-        match &mut self.source {
+        let Self {
+            source,
+            drops,
+            socket,
+        } = self;
+        match source {
             Source::Ring(ring) => {
+                let arrival = match ring.reader.plain_turn(&ring.mapping) {
+                    Some((frame, len)) => Arrival::Frame { frame, len },
+                    None => match ring.arrival(socket.as_fd())? {
+                        Some(arrival) => arrival,
+                        None => return Ok(None),
+                    },
+                };
                 let Ring {
                     mapping,
                     reader,
-                    inbox,
                     buffer,
+                    ..
                 } = &mut **ring;
-                Ok(
-                    match inbox.next(mapping, reader, &SocketQueue(socket), buffer)? {
-                        Some(Arrival::Frame { frame, len }) => {
-                            let frame = Frame::new(mapping, reader, frame, len);
-                            Some(Received::Frame(frame))
-                        }
-                        Some(Arrival::Copied { len, frame }) => {
-                            let bytes = buffer.message(len);
-                            Some(Received::Copied(Copied { bytes, frame }))
-                        }
-                        Some(Arrival::Lost) => Some(loss(socket, &mut self.drops)),
-                        None => None,
+                Ok(Some(match arrival {
+                    Arrival::Frame { frame, len } => {
+                        Received::Frame(Frame::new(mapping, reader, frame, len))
+                    }
+                    Arrival::Copied { len, frame } => {
+                        let bytes = buffer.message(len);
+                        Received::Copied(Copied { bytes, frame })
+                    }
+                    Arrival::Lost => Received::Lost {
+                        messages: lost(socket.as_fd(), drops),
                     },
-                )
+                }))
             }
-            Source::Plain(batch) => Ok(match batch.take(socket)? {
+            Source::Plain(batch) => Ok(match batch.take(socket.as_fd())? {
                 Taken::Message(len) => {
                     let bytes = batch.message(len);
                     Some(Received::Copied(Copied { bytes, frame: None }))
                 }
-                Taken::Lost => Some(loss(socket, &mut self.drops)),
+                Taken::Lost => Some(Received::Lost {
+                    messages: lost(socket.as_fd(), drops),
+                }),
                 Taken::Nothing => None,
             }),
         }
@@ -254,12 +266,27 @@ impl Receiver {
     }
 }
 
-/// A loss, counted from the one before.
-fn loss<'a>(socket: BorrowedFd<'_>, told: &mut Option<u32>) -> Received<'a> {
+impl Ring {
+    /// What comes next by all the rules there are.
+    #[cold]
+    fn arrival(&mut self, socket: BorrowedFd<'_>) -> Result<Option<Arrival>, Error> {
+        let Self {
+            mapping,
+            reader,
+            inbox,
+            buffer,
+        } = self;
+        inbox.next(mapping, reader, &SocketQueue(socket), buffer)
+    }
+}
+
+/// Messages lost since that was told last.
+#[cold]
+fn lost(socket: BorrowedFd<'_>, told: &mut Option<u32>) -> Option<u32> {
     let now = drops(socket);
     let messages = now.zip(*told).map(|(now, told)| now.wrapping_sub(told));
     *told = now;
-    Received::Lost { messages }
+    messages
 }
 
 impl AsFd for Receiver {

@@ -12,6 +12,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::{mem, ptr};
 
+use crate::geometry::Place;
 use crate::mapping::Mapping;
 use crate::writer::Writer;
 use crate::{Error, FrameError, Geometry, Path, Socket, Status};
@@ -42,8 +43,8 @@ impl Sender {
 
     fn new(socket: Socket, mapping: Mapping, path: Path) -> Self {
         Self {
+            writer: Writer::new(mapping.geometry()),
             mapping,
-            writer: Writer::default(),
             path,
             socket,
         }
@@ -199,7 +200,7 @@ impl AsRawFd for Sender {
 #[derive(Debug)]
 pub struct Slot<'a> {
     sender: &'a mut Sender,
-    frame: u32,
+    frame: Place,
 }
 
 impl Slot<'_> {
@@ -339,12 +340,23 @@ mod tests {
                 .expect("a free frame")
                 .send(&[number]);
         }
-        sender.mapping.set_status(0, Status::Unused); // the kernel has sent it, and refused the next
+        sender
+            .mapping
+            .set_status(sender.mapping.place(0), Status::Unused); // the kernel has sent it, and refused the next
         assert!(sender.take_back().unwrap());
-        assert_eq!(sender.mapping.status(1), Ok(Status::Skip));
+        assert_eq!(
+            sender.mapping.status(sender.mapping.place(1)),
+            Ok(Status::Skip)
+        );
         assert!(sender.take_back().unwrap());
-        assert_eq!(sender.mapping.status(2), Ok(Status::Skip));
-        assert_eq!(sender.mapping.status(3), Ok(Status::Valid));
+        assert_eq!(
+            sender.mapping.status(sender.mapping.place(2)),
+            Ok(Status::Skip)
+        );
+        assert_eq!(
+            sender.mapping.status(sender.mapping.place(3)),
+            Ok(Status::Valid)
+        );
     }
 
     #[test]
@@ -356,13 +368,21 @@ mod tests {
         }
         assert!(sender.slot().unwrap().is_none());
         for frame in 0..4 {
-            assert_eq!(sender.mapping.status(frame), Ok(Status::Valid));
-            assert_eq!(sender.mapping.len(frame), 20);
-            assert_eq!(sender.mapping.message(frame, 20), [frame as u8 + 1; 20]);
+            assert_eq!(
+                sender.mapping.status(sender.mapping.place(frame)),
+                Ok(Status::Valid)
+            );
+            assert_eq!(sender.mapping.len(sender.mapping.place(frame)), 20);
+            assert_eq!(
+                sender.mapping.message(sender.mapping.place(frame), 20),
+                [frame as u8 + 1; 20]
+            );
         }
-        sender.mapping.set_status(0, Status::Unused);
+        sender
+            .mapping
+            .set_status(sender.mapping.place(0), Status::Unused);
         sender.slot().unwrap().expect("the freed frame").send(&[9]);
-        assert_eq!(sender.mapping.message(0, 1), [9]);
+        assert_eq!(sender.mapping.message(sender.mapping.place(0), 1), [9]);
         assert!(sender.slot().unwrap().is_none());
     }
 
@@ -370,7 +390,10 @@ mod tests {
     fn a_slot_that_is_not_submitted_stays_free() {
         let mut sender = sender();
         sender.slot().unwrap().expect("a free frame")[0] = 1;
-        assert_eq!(sender.mapping.status(0), Ok(Status::Unused));
+        assert_eq!(
+            sender.mapping.status(sender.mapping.place(0)),
+            Ok(Status::Unused)
+        );
         assert!(sender.slot().unwrap().is_some());
     }
 
@@ -386,7 +409,7 @@ mod tests {
         let word = 77;
         sender
             .mapping
-            .word(0, abi::STATUS)
+            .word(sender.mapping.place(0), abi::STATUS)
             .store(word, Ordering::Relaxed);
         let error = sender.slot().unwrap_err();
         assert_eq!(error, FrameError::Status { frame: 0, word });

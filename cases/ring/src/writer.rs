@@ -4,21 +4,29 @@
 //! Frames are filled in ring order and sent in ring order, and what was sent reads `UNUSED`. So
 //! there is one run of frames that may wait, and it ends where the next one is filled.
 
+use crate::geometry::{Geometry, Place};
 use crate::mapping::Mapping;
 use crate::{FrameError, Status};
 
 /// Where we are in a TX ring.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Writer {
     /// The frame that is filled next.
-    position: u32,
+    position: Place,
     /// Frames before that which may wait to be sent; those before them do not.
     waiting: u32,
 }
 
 impl Writer {
+    pub(crate) fn new(geometry: &Geometry) -> Self {
+        Self {
+            position: geometry.first(),
+            waiting: 0,
+        }
+    }
+
     /// The frame that is filled next, if it is free.
-    pub(crate) fn free(&self, ring: &Mapping) -> Result<Option<u32>, FrameError> {
+    pub(crate) fn free(&self, ring: &Mapping) -> Result<Option<Place>, FrameError> {
         let free = ring.status(self.position)? == Status::Unused;
         Ok(free.then_some(self.position))
     }
@@ -34,12 +42,13 @@ impl Writer {
 
     /// The frames that wait to be sent: the first, and how many at most. Those behind the first that
     /// is not `VALID` do not.
-    pub(crate) fn unsent(&mut self, ring: &Mapping) -> Result<(u32, u32), FrameError> {
+    pub(crate) fn unsent(&mut self, ring: &Mapping) -> Result<(Place, u32), FrameError> {
         loop {
-            let frame = match self.position.checked_sub(self.waiting) {
+            let position = self.position.index();
+            let frame = ring.place(match position.checked_sub(self.waiting) {
                 Some(frame) => frame,
-                None => self.position + (ring.geometry().frame_nr() - self.waiting),
-            };
+                None => position + (ring.geometry().frame_nr() - self.waiting),
+            });
             if self.waiting == 0 || ring.status(frame)? == Status::Valid {
                 return Ok((frame, self.waiting));
             }

@@ -3,6 +3,7 @@
 //! that does what the contract says, in every order in which their steps can meet, and with every
 //! value that a load may see.
 
+mod geometry;
 mod mapping;
 #[allow(dead_code)] // what `inbox` and `sender` need beside
 #[path = "../../src/reader.rs"]
@@ -16,7 +17,8 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 use nlring::{FrameError, Status};
 
-use mapping::{Mapping, ROOM};
+use geometry::{Place, ROOM};
+use mapping::Mapping;
 use reader::{Reader, Turn};
 use writer::Writer;
 
@@ -38,7 +40,7 @@ struct Kernel {
 }
 
 struct Record {
-    head: u32,
+    head: Place,
     /// Frames that it is filling.
     held: Vec<bool>,
     /// Frames that were kept when their turn was last.
@@ -49,7 +51,7 @@ impl Kernel {
     fn new(ring: &Arc<Mapping>) -> Self {
         let frames = ring.geometry().frame_nr() as usize;
         let record = Record {
-            head: 0,
+            head: ring.geometry().first(),
             held: vec![false; frames],
             passed: vec![false; frames],
         };
@@ -60,12 +62,12 @@ impl Kernel {
     }
 
     /// Takes the frame whose turn it is; `None` if the ring is full.
-    fn take(&self, record: &mut Record) -> Option<u32> {
+    fn take(&self, record: &mut Record) -> Option<Place> {
         let behind = |frame| self.ring.geometry().behind(frame);
         let status = |frame| self.ring.status(frame).expect("a status");
         let mut frame = record.head;
         for _ in 0..self.ring.geometry().frame_nr() {
-            if record.held[frame as usize] {
+            if record.held[frame.index() as usize] {
                 return None;
             }
             match status(frame) {
@@ -75,26 +77,26 @@ impl Kernel {
             }
         }
         let mut first = frame;
-        while record.passed[first as usize] {
+        while record.passed[first.index() as usize] {
             first = behind(first);
         }
         let read = matches!(status(first), Status::Unused | Status::Skip);
-        if status(frame) != Status::Unused || record.held[first as usize] || !read {
+        if status(frame) != Status::Unused || record.held[first.index() as usize] || !read {
             return None;
         }
         while record.head != frame {
-            record.passed[record.head as usize] = true;
+            record.passed[record.head.index() as usize] = true;
             record.head = behind(record.head);
         }
-        record.passed[frame as usize] = false;
-        record.held[frame as usize] = true;
+        record.passed[frame.index() as usize] = false;
+        record.held[frame.index() as usize] = true;
         record.head = behind(frame);
         self.ring.set_status(frame, Status::Reserved);
         Some(frame)
     }
 
-    fn publish(&self, record: &mut Record, frame: u32) {
-        record.held[frame as usize] = false;
+    fn publish(&self, record: &mut Record, frame: Place) {
+        record.held[frame.index() as usize] = false;
         self.ring.set_len(frame, ROOM);
         self.ring.set_status(frame, Status::Valid);
     }
@@ -131,7 +133,11 @@ fn ring(frames: u32) -> Arc<Mapping> {
 }
 
 /// What the reader finds now, if there is something: the frame and what is in it.
-fn read(reader: &mut Reader, ring: &Mapping) -> Option<(u32, u32)> {
+fn read(reader: &mut Reader, ring: &Mapping) -> Option<(Place, u32)> {
+    if let Some((frame, len)) = reader.plain_turn(ring) {
+        assert_eq!(len, ROOM);
+        return Some((frame, ring.message(frame)));
+    }
     match reader.turn(ring).expect("no broken frame") {
         Turn::Message { frame, len } => {
             assert_eq!(len, ROOM);
@@ -166,7 +172,7 @@ fn ordered_messages_come_whole_and_in_order_or_are_refused() {
         let ring = ring(2);
         let kernel = Kernel::new(&ring);
         let sender = thread::spawn(move || kernel.deliver_all(1..=4));
-        let mut reader = Reader::new(2, true);
+        let mut reader = Reader::new(ring.geometry(), true);
         let mut came = Vec::new();
         look(&mut reader, &ring, 3, &mut came);
         let sent = sender.join().unwrap();
@@ -183,19 +189,19 @@ fn kept_frames_disturb_no_order() {
         let ring = ring(3);
         let kernel = Kernel::new(&ring);
         assert!(kernel.deliver(1) && kernel.deliver(2));
-        let mut reader = Reader::new(3, true);
+        let mut reader = Reader::new(ring.geometry(), true);
         let mut came = Vec::new();
         for _ in 0..2 {
             let (frame, message) = read(&mut reader, &ring).expect("it was delivered");
             came.push(message);
-            reader.kept(frame);
+            reader.kept(frame.index());
             ring.set_status(frame, Status::Skip);
         }
         let sender = thread::spawn(move || kernel.deliver_all(3..=6));
         let releaser = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                for frame in [1, 0] {
+                for frame in [1, 0].map(|index| ring.place(index)) {
                     assert!(ring.message(frame) <= 2, "a kept message changed");
                     ring.set_status(frame, Status::Unused);
                 }
@@ -220,7 +226,7 @@ fn frames_filled_at_once_are_each_read_once() {
             let kernel = Arc::clone(&kernel);
             thread::spawn(move || kernel.deliver_early(message))
         });
-        let mut reader = Reader::new(2, false);
+        let mut reader = Reader::new(ring.geometry(), false);
         let mut came = Vec::new();
         look(&mut reader, &ring, 2, &mut came);
         for sender in senders {
@@ -240,7 +246,7 @@ fn what_is_submitted_is_sent_once_and_in_order() {
         let kernel = {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
-                let (mut head, mut sent) = (0, Vec::new());
+                let (mut head, mut sent) = (ring.geometry().first(), Vec::new());
                 for _ in 0..3 {
                     if ring.status(head) == Ok(Status::Valid) {
                         assert_eq!(ring.len(head), ROOM);
@@ -252,7 +258,7 @@ fn what_is_submitted_is_sent_once_and_in_order() {
                 (head, sent)
             })
         };
-        let mut writer = Writer::default();
+        let mut writer = Writer::new(ring.geometry());
         let mut submitted = Vec::new();
         for message in 1..=3 {
             if let Some(frame) = writer.free(&ring).unwrap() {

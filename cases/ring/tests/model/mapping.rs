@@ -5,31 +5,8 @@
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering};
 
+use crate::geometry::{Geometry, Place};
 use crate::{FrameError, Status};
-
-/// Bytes that fit a frame of the model.
-pub(crate) const ROOM: u32 = 4;
-
-/// The ring's shape, as far as it matters here.
-#[derive(Debug)]
-pub(crate) struct Geometry {
-    frame_nr: u32,
-    room: u32,
-}
-
-impl Geometry {
-    pub(crate) fn frame_nr(&self) -> u32 {
-        self.frame_nr
-    }
-
-    pub(crate) fn room(&self) -> u32 {
-        self.room
-    }
-
-    pub(crate) fn behind(&self, frame: u32) -> u32 {
-        (frame + 1) % self.frame_nr
-    }
-}
 
 #[derive(Debug)]
 struct Frame {
@@ -62,56 +39,60 @@ impl Mapping {
         };
         Self {
             frames: (0..frame_nr).map(|_| frame()).collect(),
-            geometry: Geometry {
-                frame_nr,
-                room: ROOM,
-            },
+            geometry: Geometry::new(frame_nr),
         }
     }
 
-    fn frame(&self, frame: u32) -> &Frame {
-        &self.frames[frame as usize]
+    fn frame(&self, place: Place) -> &Frame {
+        &self.frames[place.index() as usize]
     }
 
-    fn status_word(&self, frame: u32) -> &AtomicU32 {
-        let frame = self.frame(frame);
+    fn status_word(&self, place: Place) -> &AtomicU32 {
+        let frame = self.frame(place);
         frame.turn.fetch_add(1, Ordering::Relaxed);
         &frame.status
+    }
+
+    pub(crate) fn place(&self, index: u32) -> Place {
+        self.geometry.place(index)
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    pub(crate) fn status(&self, frame: u32) -> Result<Status, FrameError> {
-        let word = self.status_word(frame).load(Ordering::Acquire);
-        Status::from_word(word).ok_or(FrameError::Status { frame, word })
+    pub(crate) fn status(&self, place: Place) -> Result<Status, FrameError> {
+        let word = self.status_word(place).load(Ordering::Acquire);
+        Status::from_word(word).ok_or(FrameError::Status {
+            frame: place.index(),
+            word,
+        })
     }
 
-    pub(crate) fn set_status(&self, frame: u32, status: Status) {
-        self.status_word(frame)
+    pub(crate) fn set_status(&self, place: Place, status: Status) {
+        self.status_word(place)
             .store(status.word(), Ordering::Release);
     }
 
-    pub(crate) fn len(&self, frame: u32) -> u32 {
-        self.frame(frame).len.load(Ordering::Relaxed)
+    pub(crate) fn len(&self, place: Place) -> u32 {
+        self.frame(place).len.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_len(&self, frame: u32, len: u32) {
-        self.frame(frame).len.store(len, Ordering::Relaxed);
+    pub(crate) fn set_len(&self, place: Place, len: u32) {
+        self.frame(place).len.store(len, Ordering::Relaxed);
     }
 
     /// The message in a frame; loom objects if the other side is writing it.
-    pub(crate) fn message(&self, frame: u32) -> u32 {
+    pub(crate) fn message(&self, place: Place) -> u32 {
         // SAFETY: loom checks that nobody writes meanwhile.
-        self.frame(frame)
+        self.frame(place)
             .message
             .with(|message| unsafe { *message })
     }
 
     /// Writes the message of a frame; loom objects if the other side is at it.
-    pub(crate) fn set_message(&self, frame: u32, message: u32) {
-        let cell = &self.frame(frame).message;
+    pub(crate) fn set_message(&self, place: Place, message: u32) {
+        let cell = &self.frame(place).message;
         // SAFETY: loom checks that nobody reads or writes meanwhile.
         cell.with_mut(|place| unsafe { *place = message });
     }
