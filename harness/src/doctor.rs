@@ -115,10 +115,11 @@ fn package_finding(package: &Package, missing: &mut Vec<Package>) -> Finding {
         Need::Kernel => "no kernel can be built",
         Need::Run => "no case can run",
         Need::Lint => "the series cannot be linted",
+        Need::Test => "ci/test cannot run",
         Need::Compat => "the group compat cannot run",
     };
     let found = format!("missing, so {when} ({})", package.reason);
-    if matches!(package.need, Need::Lint | Need::Compat) {
+    if matches!(package.need, Need::Lint | Need::Test | Need::Compat) {
         note(&what, found)
     } else {
         bad(&what, found)

@@ -17,6 +17,8 @@ pub enum Need {
     Run,
     /// To lint the series.
     Lint,
+    /// To test the ring library as `ci/test` does.
+    Test,
     /// To run the kernel's own selftests.
     Compat,
 }
@@ -86,6 +88,7 @@ fn parse(line: &'static str) -> Package {
             "run" => Need::Run,
             "compat" => Need::Compat,
             "lint" => Need::Lint,
+            "test" => Need::Test,
             _ => panic!("ci/packages: {need} is no need"),
         },
         reason: rest,
