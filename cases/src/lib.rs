@@ -21,6 +21,7 @@ mod counters;
 mod delivery;
 mod diag;
 mod dump;
+mod dump_parked;
 mod examples;
 mod fallback;
 mod flush;

@@ -4,9 +4,9 @@
 use std::sync::LazyLock;
 
 use crate::{
-    Case, capability, compat, cost, delivery, diag, dump, examples, fallback, full, kselftest,
-    library, mapping, memory, multicast, multicast_ring, ordering, ownership, poll, races, setup,
-    subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    Case, capability, compat, cost, delivery, diag, dump, dump_parked, examples, fallback, full,
+    kselftest, library, mapping, memory, multicast, multicast_ring, ordering, ownership, poll,
+    races, setup, subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -32,6 +32,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         capability::CASES,
         poll::CASES,
         dump::CASES,
+        dump_parked::CASES,
         diag::CASES,
         kselftest::CASES,
         library::CASES,
