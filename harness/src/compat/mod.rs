@@ -2,9 +2,9 @@
 //! The group `compat`: the kernel's own selftests must say the same on a kernel without the series, on
 //! one with it and the option off, and on one with both and a busy ring beside them.
 //!
-//! A [`session`] is one VM in which every chosen program runs once. There are [`ROUNDS`] of them on each
-//! kernel, and what a program printed in all of them is [`transcript`] by transcript brought before
-//! [`judgement`].
+//! A `session` is one VM in which every chosen program runs once. There are [`ROUNDS`] of them on each
+//! kernel, and what a program printed in all of them is `transcript` by transcript brought before
+//! `judgement`.
 
 mod judgement;
 mod session;
