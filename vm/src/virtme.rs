@@ -73,9 +73,11 @@ pub fn install(root: &Path) -> Result<(), VmError> {
 /// Boots, and waits for the agent's first word.
 ///
 /// # Errors
-/// virtme-ng is not there, QEMU ends, or the guest says nothing before its deadline.
+/// virtme-ng is not there, the agent is where the guest does not see it, QEMU ends, or the guest says
+/// nothing before its deadline.
 pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
     let start = Instant::now();
+    seen_by_guest(config.agent)?;
     let accelerator = config.accelerator.name;
     let (channel, agent) = socket_pair(config.console)?;
     let (console, theirs) =
@@ -138,6 +140,20 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
+/// Refuses a program in a directory that the guest has for itself.
+fn seen_by_guest(program: &Path) -> Result<(), VmError> {
+    const OWN: [&str; 3] = ["/tmp", "/run", "/dev"];
+    match OWN.iter().find(|own| program.starts_with(own)) {
+        None => Ok(()),
+        Some(own) => Err(VmError::Config {
+            path: program.to_owned(),
+            reason: format!(
+                "the VM has a {own} of its own and does not see it: set CARGO_TARGET_DIR to a directory elsewhere"
+            ),
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +175,18 @@ mod tests {
             assert_eq!(output.status.code(), Some(2), "{said}");
             assert!(said.contains(lacks) && said.lines().count() == 1, "{said}");
         }
+    }
+
+    #[test]
+    fn a_program_that_the_guest_does_not_see_is_refused() {
+        assert!(seen_by_guest(Path::new("/root/target/nlring-guest")).is_ok());
+        assert!(seen_by_guest(Path::new("/tmpfs/nlring-guest")).is_ok());
+        let refused = seen_by_guest(Path::new("/tmp/target/nlring-guest")).unwrap_err();
+        let words = refused.to_string();
+        assert!(
+            words.contains("CARGO_TARGET_DIR") && !words.contains('\n'),
+            "{words}"
+        );
     }
 
     #[test]
