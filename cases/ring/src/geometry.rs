@@ -245,7 +245,11 @@ impl Geometry {
     }
 
     /// The place of frame `index`.
+    ///
+    /// # Panics
+    /// If there is no such frame: every place lies in the ring.
     pub(crate) const fn place(&self, index: u32) -> Place {
+        assert!(index < self.frame_nr());
         Place {
             index,
             behind: self.frames_per_block - 1 - index % self.frames_per_block,

@@ -156,7 +156,7 @@ impl Mapping {
     #[inline]
     fn frame(&self, place: Place) -> NonNull<u8> {
         debug_assert_eq!(place, self.geometry.place(place.index()));
-        // SAFETY: a place is one of the geometry's own (it makes no others), and every frame of
+        // SAFETY: a geometry makes places of frames that it has, and no others, and every frame of
         // every ring lies inside the region, whose length is the sum of theirs.
         unsafe { self.start.add(place.offset()) }
     }
@@ -173,7 +173,6 @@ impl Mapping {
     /// # Panics
     /// If there is no such frame.
     pub(crate) fn place(&self, index: u32) -> Place {
-        assert!(index < self.geometry.frame_nr());
         self.geometry.place(index)
     }
 
@@ -216,15 +215,13 @@ impl Mapping {
         self.word(place, abi::LEN).load(Ordering::Relaxed)
     }
 
-    /// The first `len` bytes of the message in the frame, which must be `VALID` or `SKIP`, and the
-    /// caller's, until the slice is gone.
+    /// The first `len` bytes in a frame of a TX ring that is ours, or not sent yet.
     #[inline]
     pub(crate) fn message(&self, place: Place, len: u32) -> &[u8] {
         assert!(len <= self.geometry.room());
         // SAFETY: the room behind a header lies inside the mapping (asserted above). The kernel
-        // writes to no frame that is VALID or SKIP, and only the one owner of such a frame (Frame
-        // or Kept) calls this and gives the frame back, after the slice's lifetime. A program that
-        // scribbles over its own ring from elsewhere breaks its own promise.
+        // writes to no room of a TX ring, and we do by `room_mut` only, which the slice excludes. A
+        // program that scribbles over its own ring from elsewhere breaks its own promise.
         unsafe { std::slice::from_raw_parts(self.room(place).as_ptr().cast_const(), len as usize) }
     }
 

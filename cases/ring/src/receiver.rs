@@ -164,9 +164,9 @@ impl Receiver {
     /// The next message, or `None` if there is none at the moment. Never waits.
     ///
     /// A message in the ring costs no system call and no allocation; without a ring one call takes
-    /// up to 32. With the ring empty, the
-    /// socket's queue is looked at after [`wait`](Self::wait) has found something, so a reader that
-    /// spins on its ring alone should call `wait` with no time now and then. A dump goes on from
+    /// up to 32. With the ring empty, the socket's queue is looked at after [`wait`](Self::wait) has
+    /// found something, or [`readable`](Self::readable) was called, so a reader that spins on its
+    /// ring alone should call `wait` with no time now and then. A dump goes on from
     /// `wait`, too: its parts come as other messages do, several netlink messages to a part.
     ///
     /// # Errors
