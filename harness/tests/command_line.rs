@@ -193,7 +193,7 @@ fn without_cargo_the_guest_cannot_be_built_and_that_is_said_before_a_kernel_is()
     assert_eq!(output.status.code(), Some(3), "{story}");
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(
-        errors.contains("guest binary")
+        errors.contains("a program for the guest")
             && errors.contains("rustup.rs")
             && errors.lines().count() == 1,
         "{story}"
