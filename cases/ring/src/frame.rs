@@ -9,27 +9,29 @@ use std::sync::atomic::Ordering;
 
 use crate::abi;
 use crate::geometry::Place;
-use crate::mapping::{Held, Mapping};
+use crate::mapping::{Held, Mapping, Region};
 use crate::reader::Reader;
 use crate::status::Status;
 
 /// A message in the ring. Dereferences to its bytes; dropped, it gives the frame back.
 pub struct Frame<'a> {
     held: Held,
-    mapping: &'a Arc<Mapping>,
+    place: Place,
+    mapping: &'a Mapping,
     reader: &'a mut Reader,
 }
 
 impl<'a> Frame<'a> {
     #[inline]
     pub(crate) fn new(
-        mapping: &'a Arc<Mapping>,
+        mapping: &'a Mapping,
         reader: &'a mut Reader,
         place: Place,
-        len: u32,
+        held: Held,
     ) -> Self {
         Self {
-            held: mapping.hold(place, len),
+            held,
+            place,
             mapping,
             reader,
         }
@@ -38,7 +40,7 @@ impl<'a> Frame<'a> {
     /// The frame's number in the ring.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.held.index()
+        self.mapping.index(self.place)
     }
 
     /// `nm_group`: the multicast group, 0 for a unicast message.
@@ -74,12 +76,13 @@ impl<'a> Frame<'a> {
     #[must_use = "dropped, it gives the frame back"]
     pub fn keep(self) -> Kept {
         let mut this = ManuallyDrop::new(self);
-        let index = this.held.index();
+        let index = this.index();
         this.reader.kept(index);
         this.held.set_status(Status::Skip);
         Kept {
             held: this.held.pass_on(),
-            _mapping: Arc::clone(this.mapping),
+            index,
+            _region: this.mapping.region(),
         }
     }
 }
@@ -105,7 +108,7 @@ impl fmt::Debug for Frame<'_> {
         write!(
             formatter,
             "Frame {} ({} bytes)",
-            self.held.index(),
+            self.mapping.index(self.place),
             self.len()
         )
     }
@@ -115,15 +118,16 @@ impl fmt::Debug for Frame<'_> {
 /// dropped, it gives the frame back, from any thread, in any order. It keeps the ring mapped.
 pub struct Kept {
     held: Held,
+    index: u32,
     /// Held, not read: the memory is there as long as this is.
-    _mapping: Arc<Mapping>,
+    _region: Arc<Region>,
 }
 
 impl Kept {
     /// The frame's number in the ring.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.held.index()
+        self.index
     }
 }
 
@@ -145,11 +149,6 @@ impl Drop for Kept {
 
 impl fmt::Debug for Kept {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "Kept {} ({} bytes)",
-            self.held.index(),
-            self.len()
-        )
+        write!(formatter, "Kept {} ({} bytes)", self.index, self.len())
     }
 }

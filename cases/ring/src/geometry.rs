@@ -16,8 +16,18 @@ const LARGEST_BLOCK: u32 = i32::MAX.cast_unsigned();
 pub struct Geometry {
     block_size: u32,
     block_nr: u32,
-    frame_size: u32,
+    /// Bytes of a frame behind its header.
+    room: u32,
     frames_per_block: u32,
+    /// Bytes from the beginning of one frame of a run to that of the next.
+    stride: u32,
+    /// Frames of a run, which lie at equal distances: all of the ring, or those of a block where it
+    /// ends in a gap.
+    run: u32,
+    /// Runs of the ring.
+    runs: u32,
+    /// Bytes from the beginning of a run's last frame to that of the next run.
+    to_next_run: u32,
 }
 
 /// Why no ring can have the shape that was asked for. The kernel would say `EINVAL`.
@@ -182,11 +192,26 @@ impl Geometry {
                 most,
             });
         }
+        let to_next_block = block_size - (frames_per_block - 1) * frame_size;
+        let stride = if frames_per_block == 1 {
+            block_size
+        } else {
+            frame_size
+        };
+        let (run, runs) = if stride == to_next_block {
+            (frames_per_block * block_nr, 1)
+        } else {
+            (frames_per_block, block_nr)
+        };
         Ok(Self {
             block_size,
             block_nr,
-            frame_size,
+            room: frame_size - HEADER_LEN,
             frames_per_block,
+            stride,
+            run,
+            runs,
+            to_next_run: to_next_block,
         })
     }
 
@@ -205,7 +230,7 @@ impl Geometry {
     /// Bytes of a frame, header included.
     #[must_use]
     pub const fn frame_size(&self) -> u32 {
-        self.frame_size
+        self.room + HEADER_LEN
     }
 
     /// Frames of the ring.
@@ -218,7 +243,7 @@ impl Geometry {
     #[must_use]
     #[inline]
     pub const fn room(&self) -> u32 {
-        self.frame_size - HEADER_LEN
+        self.room
     }
 
     /// Bytes of the whole ring, as `mmap` wants to hear them.
@@ -232,15 +257,15 @@ impl Geometry {
     pub const fn frame_offset(&self, index: u32) -> usize {
         let block = (index / self.frames_per_block) as usize;
         let within = (index % self.frames_per_block) as usize;
-        block * self.block_size as usize + within * self.frame_size as usize
+        block * self.block_size as usize + within * self.frame_size() as usize
     }
 
     /// The first frame's place.
     pub(crate) const fn first(&self) -> Place {
         Place {
-            index: 0,
-            behind: self.frames_per_block - 1,
             offset: 0,
+            behind: self.run - 1,
+            runs_behind: self.runs - 1,
         }
     }
 
@@ -251,58 +276,46 @@ impl Geometry {
     pub(crate) const fn place(&self, index: u32) -> Place {
         assert!(index < self.frame_nr());
         Place {
-            index,
-            behind: self.frames_per_block - 1 - index % self.frames_per_block,
             offset: self.frame_offset(index),
+            behind: self.run - 1 - index % self.run,
+            runs_behind: self.runs - 1 - index / self.run,
         }
     }
 
-    /// The place of the next frame, round the end of the ring.
-    #[inline]
-    pub(crate) const fn behind(&self, place: Place) -> Place {
-        if place.behind == 0 {
-            return self.next_block(place);
-        }
-        Place {
-            index: place.index + 1,
-            behind: place.behind - 1,
-            offset: place.offset + self.frame_size as usize,
-        }
+    /// The number of the frame at this place.
+    pub(crate) const fn index(&self, place: Place) -> u32 {
+        self.frame_nr() - 1 - place.runs_behind * self.run - place.behind
     }
 
-    /// The first place of the block behind this one, the last of its block.
+    /// Goes on to the next frame, round the end of the ring.
     #[inline]
-    const fn next_block(&self, place: Place) -> Place {
-        if place.index + 1 == self.frame_nr() {
-            return self.first();
-        }
-        let behind = self.frames_per_block - 1;
-        let from_last = self.block_size as usize - behind as usize * self.frame_size as usize;
-        Place {
-            index: place.index + 1,
-            behind,
-            offset: place.offset + from_last,
+    pub(crate) fn advance(&self, place: &mut Place) {
+        if place.behind > 0 {
+            place.behind -= 1;
+            place.offset += self.stride as usize;
+        } else if place.runs_behind > 0 {
+            place.behind = self.run - 1;
+            place.runs_behind -= 1;
+            place.offset += self.to_next_run as usize;
+        } else {
+            *place = self.first();
         }
     }
 }
 
-/// A frame, and where it lies. Going from one to the next takes no division, which finding one takes.
+/// Where a frame lies. Going from one to the next takes no division, which finding one takes, and
+/// counts no numbers along, which hardly anyone asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    index: u32,
-    /// Frames behind it in its block.
-    behind: u32,
     /// Bytes from the start of the ring.
     offset: usize,
+    /// Frames behind it in its run.
+    behind: u32,
+    /// Runs behind its own.
+    runs_behind: u32,
 }
 
 impl Place {
-    /// The frame's number.
-    #[inline]
-    pub(crate) const fn index(self) -> u32 {
-        self.index
-    }
-
     /// Where it begins, in bytes from the start of the ring.
     #[inline]
     pub(crate) const fn offset(self) -> usize {
@@ -385,9 +398,10 @@ mod tests {
                 prop_assert!(begin + frame <= shape.mapping_len() as u64);
                 prop_assert_eq!(begin % u64::from(FRAME_ALIGNMENT), 0);
                 let place = shape.place(i as u32);
-                prop_assert_eq!((place.index(), place.offset() as u64), (i as u32, begin));
-                let behind = shape.behind(place);
-                prop_assert_eq!(behind, shape.place(((i + 1) % (last + 1)) as u32));
+                prop_assert_eq!((shape.index(place), place.offset() as u64), (i as u32, begin));
+                let mut next = place;
+                shape.advance(&mut next);
+                prop_assert_eq!(next, shape.place(((i + 1) % (last + 1)) as u32));
             }
         }
 

@@ -127,7 +127,7 @@ impl Inbox {
                 reader.settle(ring, frame);
                 Some(Arrival::Copied {
                     len,
-                    frame: Some(frame.index()),
+                    frame: Some(ring.index(frame)),
                 })
             }
             Taken::Message(len) => Some(Arrival::Copied { len, frame: None }),
@@ -135,7 +135,7 @@ impl Inbox {
             Taken::Nothing => {
                 reader.settle(ring, frame);
                 return Err(Error::NothingToCopy {
-                    frame: frame.index(),
+                    frame: ring.index(frame),
                     len: announced,
                 });
             }

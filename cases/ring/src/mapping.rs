@@ -10,9 +10,9 @@ use crate::abi;
 use crate::geometry::Place;
 use crate::{Error, FrameError, Geometry, Status};
 
-/// The mapping of a socket's rings, unmapped as a whole when the last ring in it goes.
+/// The mapping of a socket's rings, unmapped as a whole when the last that needs it goes.
 #[derive(Debug)]
-struct Region {
+pub(crate) struct Region {
     memory: NonNull<u8>,
     len: usize,
 }
@@ -49,8 +49,7 @@ pub(crate) struct Mapping {
     /// Where this ring begins.
     start: NonNull<u8>,
     geometry: Geometry,
-    /// Held, not read: the memory is there as long as this is.
-    _region: Arc<Region>,
+    region: Arc<Region>,
 }
 
 // SAFETY: the memory is the region's, and that may be sent and shared.
@@ -59,13 +58,12 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 /// A message in a frame that is VALID or SKIP, and so is whoever's holds this. The memory is there as
-/// long as the mapping is.
+/// long as the region is.
 #[derive(Debug)]
 pub(crate) struct Held {
     header: NonNull<u8>,
-    /// At most the frame's room.
+    /// At least 1, and at most the frame's room.
     len: u32,
-    index: u32,
 }
 
 // SAFETY: it is the one owner of the frame, whose memory any thread may touch.
@@ -74,12 +72,6 @@ unsafe impl Send for Held {}
 unsafe impl Sync for Held {}
 
 impl Held {
-    /// The frame's number.
-    #[inline]
-    pub(crate) fn index(&self) -> u32 {
-        self.index
-    }
-
     /// A word of the frame's header.
     #[inline]
     pub(crate) fn word(&self, field: usize) -> &AtomicU32 {
@@ -140,7 +132,7 @@ impl Mapping {
             Self {
                 start,
                 geometry,
-                _region: Arc::clone(&region),
+                region: Arc::clone(&region),
             }
         }))
     }
@@ -155,7 +147,7 @@ impl Mapping {
     /// The memory of a frame. It lies in one block, so header and room are contiguous.
     #[inline]
     fn frame(&self, place: Place) -> NonNull<u8> {
-        debug_assert_eq!(place, self.geometry.place(place.index()));
+        debug_assert_eq!(place, self.geometry.place(self.index(place)));
         // SAFETY: a geometry makes places of frames that it has, and no others, and every frame of
         // every ring lies inside the region, whose length is the sum of theirs.
         unsafe { self.start.add(place.offset()) }
@@ -174,6 +166,11 @@ impl Mapping {
     /// If there is no such frame.
     pub(crate) fn place(&self, index: u32) -> Place {
         self.geometry.place(index)
+    }
+
+    /// The number of the frame at this place.
+    pub(crate) fn index(&self, place: Place) -> u32 {
+        self.geometry.index(place)
     }
 
     #[inline]
@@ -196,7 +193,7 @@ impl Mapping {
     pub(crate) fn status(&self, place: Place) -> Result<Status, FrameError> {
         let word = self.word(place, abi::STATUS).load(Ordering::Acquire);
         Status::from_word(word).ok_or(FrameError::Status {
-            frame: place.index(),
+            frame: self.index(place),
             word,
         })
     }
@@ -225,15 +222,18 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(self.room(place).as_ptr().cast_const(), len as usize) }
     }
 
-    /// A message in a frame that is the caller's, of this length.
+    /// A message of this length in a frame that is the caller's; `None` if none can have it.
     #[inline]
-    pub(crate) fn hold(&self, place: Place, len: u32) -> Held {
-        assert!(len <= self.geometry.room());
-        Held {
+    pub(crate) fn hold(&self, place: Place, len: u32) -> Option<Held> {
+        (1..=self.geometry.room()).contains(&len).then(|| Held {
             header: self.frame(place),
             len,
-            index: place.index(),
-        }
+        })
+    }
+
+    /// What keeps the memory mapped, for whoever holds a message longer than this.
+    pub(crate) fn region(&self) -> Arc<Region> {
+        Arc::clone(&self.region)
     }
 
     /// The room of a frame of a TX ring, which must be `UNUSED`, and so ours.

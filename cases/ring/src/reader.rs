@@ -15,7 +15,7 @@
 //!   `NL_MMAP_RING_ORDERED` it waits instead.
 
 use crate::geometry::{Geometry, Place};
-use crate::mapping::Mapping;
+use crate::mapping::{Held, Mapping};
 use crate::{FrameError, Status};
 
 /// Frames that may be noted as `RESERVED` while later ones are read. The kernel fills one frame per
@@ -47,7 +47,8 @@ pub(crate) enum Turn {
 #[derive(Debug)]
 pub(crate) struct Reader {
     position: Place,
-    pending: Pending,
+    /// Frames noted as `RESERVED`, oldest first; never more than there is room for from the start.
+    pending: Vec<Place>,
     /// Frames seen as `SKIP` since the kernel last took them; a bit each.
     skipped: Vec<u64>,
     /// How many frames are noted in either.
@@ -59,7 +60,7 @@ impl Reader {
     pub(crate) fn new(geometry: &Geometry, ordered: bool) -> Self {
         Self {
             position: geometry.first(),
-            pending: Pending::new(geometry.first()),
+            pending: Vec::with_capacity(PENDING),
             skipped: vec![0; geometry.frame_nr().div_ceil(u64::BITS) as usize],
             remembered: 0,
             ordered,
@@ -69,17 +70,14 @@ impl Reader {
     /// The next message, where there is nothing to remember and the next frame is `VALID`: the case
     /// of nearly every message, for which the rules above come to this.
     #[inline]
-    pub(crate) fn plain_turn(&mut self, ring: &Mapping) -> Option<(Place, u32)> {
+    pub(crate) fn plain_turn(&mut self, ring: &Mapping) -> Option<(Place, Held)> {
         let frame = self.position;
         if self.remembered != 0 || ring.status(frame) != Ok(Status::Valid) {
             return None;
         }
-        let len = ring.len(frame);
-        let is_one = (1..=ring.geometry().room()).contains(&len);
-        is_one.then(|| {
-            self.position = ring.geometry().behind(frame);
-            (frame, len)
-        })
+        let held = ring.hold(frame, ring.len(frame))?;
+        ring.geometry().advance(&mut self.position);
+        Some((frame, held))
     }
 
     /// The next message, if there is one. Costs no system call and no allocation.
@@ -101,8 +99,8 @@ impl Reader {
             }
             match status {
                 Status::Valid => {
-                    self.position = ring.geometry().behind(frame);
-                    self.forget_skip(frame);
+                    ring.geometry().advance(&mut self.position);
+                    self.forget_skip(ring.index(frame));
                     if let Some(turn) = message(ring, frame)? {
                         return Ok(turn);
                     }
@@ -112,8 +110,8 @@ impl Reader {
                     return Ok(Turn::Copy { frame, len });
                 }
                 Status::Reserved if !self.ordered && self.note_pending(frame) => {
-                    self.position = ring.geometry().behind(frame);
-                    self.forget_skip(frame);
+                    ring.geometry().advance(&mut self.position);
+                    self.forget_skip(ring.index(frame));
                 }
                 Status::Reserved | Status::Unused | Status::Skip => return Ok(Turn::Nothing),
             }
@@ -124,8 +122,8 @@ impl Reader {
     /// Gives a `COPY` frame back and goes on behind it.
     pub(crate) fn settle(&mut self, ring: &Mapping, frame: Place) {
         if frame == self.position {
-            self.position = ring.geometry().behind(frame);
-            self.forget_skip(frame);
+            ring.geometry().advance(&mut self.position);
+            self.forget_skip(ring.index(frame));
         } else {
             self.forget_pending(frame);
         }
@@ -148,7 +146,7 @@ impl Reader {
     /// word says meanwhile, so a frame leaves the list as `VALID` only.
     fn turn_of_pending(&mut self, ring: &Mapping) -> Result<Option<Turn>, FrameError> {
         let mut slot = 0;
-        while let Some(frame) = self.pending.get(slot) {
+        while let Some(frame) = self.pending.get(slot).copied() {
             match ring.status(frame)? {
                 Status::Valid => {
                     self.forget_pending(frame);
@@ -173,16 +171,16 @@ impl Reader {
         let mut at = self.position;
         let mut stepped = 0;
         let mut status = loop {
-            if stepped == geometry.frame_nr() || self.pending.get(0) == Some(at) {
+            if stepped == geometry.frame_nr() || self.pending.first() == Some(&at) {
                 return Ok(None); // once round: the kernel waits for us, not we for it
             }
             match ring.status(at)? {
-                Status::Skip => self.kept(at.index()),
-                Status::Unused if self.was_skipped(at) => {}
+                Status::Skip => self.kept(ring.index(at)),
+                Status::Unused if self.was_skipped(ring.index(at)) => {}
                 Status::Unused => return Ok(None),
                 taken => break taken,
             }
-            at = geometry.behind(at);
+            geometry.advance(&mut at);
             stepped += 1;
         };
         while self.position != at {
@@ -195,31 +193,37 @@ impl Reader {
                     break;
                 }
             }
-            self.position = geometry.behind(self.position);
+            geometry.advance(&mut self.position);
         }
         Ok(Some(status))
     }
 
-    fn was_skipped(&self, frame: Place) -> bool {
-        let (word, bit) = skip_bit(frame.index());
+    fn was_skipped(&self, index: u32) -> bool {
+        let (word, bit) = skip_bit(index);
         self.skipped[word] & bit != 0
     }
 
-    fn forget_skip(&mut self, frame: Place) {
-        let (word, bit) = skip_bit(frame.index());
+    fn forget_skip(&mut self, index: u32) {
+        let (word, bit) = skip_bit(index);
         self.remembered -= u32::from(self.skipped[word] & bit != 0);
         self.skipped[word] &= !bit;
     }
 
     /// Notes a frame that is being filled; false where there is no place left for that.
     fn note_pending(&mut self, frame: Place) -> bool {
-        let noted = self.pending.push(frame);
-        self.remembered += u32::from(noted);
+        let noted = self.pending.len() < PENDING;
+        if noted {
+            self.pending.push(frame);
+            self.remembered += 1;
+        }
         noted
     }
 
     fn forget_pending(&mut self, frame: Place) {
-        self.remembered -= u32::from(self.pending.remove(frame));
+        if let Some(slot) = self.pending.iter().position(|&noted| noted == frame) {
+            self.pending.remove(slot);
+            self.remembered -= 1;
+        }
     }
 }
 
@@ -241,51 +245,9 @@ fn message(ring: &Mapping, frame: Place) -> Result<Option<Turn>, FrameError> {
         Ok(None)
     } else {
         Err(FrameError::Length {
-            frame: frame.index(),
+            frame: ring.index(frame),
             len,
             room,
         })
-    }
-}
-
-/// The frames noted as `RESERVED`, oldest first, without allocation.
-#[derive(Debug)]
-struct Pending {
-    frames: [Place; PENDING],
-    len: usize,
-}
-
-impl Pending {
-    /// None noted; any place stands where none is.
-    fn new(any: Place) -> Self {
-        Self {
-            frames: [any; PENDING],
-            len: 0,
-        }
-    }
-
-    fn get(&self, slot: usize) -> Option<Place> {
-        self.frames[..self.len].get(slot).copied()
-    }
-
-    /// False where there is no place left.
-    fn push(&mut self, frame: Place) -> bool {
-        let Some(place) = self.frames.get_mut(self.len) else {
-            return false;
-        };
-        *place = frame;
-        self.len += 1;
-        true
-    }
-
-    /// False where it was not noted.
-    fn remove(&mut self, frame: Place) -> bool {
-        let kept = &mut self.frames[..self.len];
-        let Some(slot) = kept.iter().position(|&noted| noted == frame) else {
-            return false;
-        };
-        kept.copy_within(slot + 1.., slot);
-        self.len -= 1;
-        true
     }
 }

@@ -80,7 +80,8 @@ impl Bench {
 
     /// As the receiver asks: first whether it is as simple as that.
     fn turn(&mut self) -> Turn {
-        if let Some((frame, len)) = self.reader.plain_turn(&self.ring) {
+        if let Some((frame, held)) = self.reader.plain_turn(&self.ring) {
+            let len = held.message().len() as u32;
             return Turn::Message { frame, len };
         }
         self.reader.turn(&self.ring).expect("no broken frame")
@@ -91,7 +92,7 @@ impl Bench {
         match self.turn() {
             Turn::Message { frame, len } => {
                 let message = self.ring.message(frame, len).to_vec();
-                Some((frame.index(), message))
+                Some((self.ring.index(frame), message))
             }
             Turn::Copy { .. } => panic!("no COPY here"),
             Turn::Nothing => None,
@@ -386,7 +387,7 @@ fn more_reserved_frames_than_can_be_noted_hold_the_reader() {
         let Ok(Turn::Message { frame: got, .. }) = reader.turn(&ring) else {
             panic!("frame {frame} is there");
         };
-        assert_eq!(got.index(), frame);
+        assert_eq!(ring.index(got), frame);
         ring.set_status(got, Status::Unused);
     }
 }

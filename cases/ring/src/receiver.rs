@@ -3,7 +3,6 @@
 
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
@@ -35,13 +34,13 @@ pub struct Receiver {
 /// Where messages come from.
 #[derive(Debug)]
 enum Source {
-    Ring(Box<Ring>),
-    Plain(Box<Batch>),
+    Ring(Ring),
+    Plain(Batch),
 }
 
 #[derive(Debug)]
 struct Ring {
-    mapping: Arc<Mapping>,
+    mapping: Mapping,
     reader: Reader,
     inbox: Inbox,
     buffer: Buffer,
@@ -101,16 +100,16 @@ impl Receiver {
     pub(crate) fn ringed(socket: Socket, mapping: Mapping, ordered: bool) -> Self {
         let reader = Reader::new(mapping.geometry(), ordered);
         let ring = Ring {
-            mapping: Arc::new(mapping),
+            mapping,
             reader,
             inbox: Inbox::new(),
             buffer: Buffer::new(),
         };
-        Self::new(socket, Source::Ring(Box::new(ring)))
+        Self::new(socket, Source::Ring(ring))
     }
 
     pub(crate) fn plain(socket: Socket) -> Self {
-        Self::new(socket, Source::Plain(Box::new(Batch::new())))
+        Self::new(socket, Source::Plain(Batch::new()))
     }
 
     fn new(socket: Socket, source: Source) -> Self {
@@ -183,22 +182,25 @@ impl Receiver {
         } = self;
         match source {
             Source::Ring(ring) => {
-                let arrival = match ring.reader.plain_turn(&ring.mapping) {
-                    Some((frame, len)) => Arrival::Frame { frame, len },
-                    None => match ring.arrival(socket.as_fd())? {
-                        Some(arrival) => arrival,
-                        None => return Ok(None),
-                    },
+                if let Some((frame, held)) = ring.reader.plain_turn(&ring.mapping) {
+                    let frame = Frame::new(&ring.mapping, &mut ring.reader, frame, held);
+                    return Ok(Some(Received::Frame(frame)));
+                }
+                let Some(arrival) = ring.arrival(socket)? else {
+                    return Ok(None);
                 };
                 let Ring {
                     mapping,
                     reader,
                     buffer,
                     ..
-                } = &mut **ring;
+                } = ring;
                 Ok(Some(match arrival {
                     Arrival::Frame { frame, len } => {
-                        Received::Frame(Frame::new(mapping, reader, frame, len))
+                        let held = mapping
+                            .hold(frame, len)
+                            .expect("the reader checks a length");
+                        Received::Frame(Frame::new(mapping, reader, frame, held))
                     }
                     Arrival::Copied { len, frame } => {
                         let bytes = buffer.message(len);
@@ -269,14 +271,14 @@ impl Receiver {
 impl Ring {
     /// What comes next by all the rules there are.
     #[cold]
-    fn arrival(&mut self, socket: BorrowedFd<'_>) -> Result<Option<Arrival>, Error> {
+    fn arrival(&mut self, socket: &Socket) -> Result<Option<Arrival>, Error> {
         let Self {
             mapping,
             reader,
             inbox,
             buffer,
         } = self;
-        inbox.next(mapping, reader, &SocketQueue(socket), buffer)
+        inbox.next(mapping, reader, &SocketQueue(socket.as_fd()), buffer)
     }
 }
 

@@ -141,7 +141,7 @@ impl Sender {
             part.iov_len = message.len();
             header.msg_hdr.msg_iov = part;
             header.msg_hdr.msg_iovlen = 1;
-            frame = self.geometry().behind(frame);
+            self.geometry().advance(&mut frame);
             count += 1;
         }
         if count == 0 {
@@ -160,7 +160,7 @@ impl Sender {
         frame = first;
         for _ in 0..sent {
             self.mapping.set_status(frame, Status::Unused);
-            frame = self.geometry().behind(frame);
+            self.geometry().advance(&mut frame);
         }
         Ok(headers[..sent]
             .iter()

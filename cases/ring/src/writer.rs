@@ -35,7 +35,7 @@ impl Writer {
     pub(crate) fn submit(&mut self, ring: &Mapping, len: u32) {
         ring.set_len(self.position, len);
         ring.set_status(self.position, Status::Valid);
-        self.position = ring.geometry().behind(self.position);
+        ring.geometry().advance(&mut self.position);
         // What was sent since is not looked at before it has to be, so a round is the most.
         self.waiting = (self.waiting + 1).min(ring.geometry().frame_nr());
     }
@@ -44,7 +44,7 @@ impl Writer {
     /// is not `VALID` do not.
     pub(crate) fn unsent(&mut self, ring: &Mapping) -> Result<(Place, u32), FrameError> {
         loop {
-            let position = self.position.index();
+            let position = ring.index(self.position);
             let frame = ring.place(match position.checked_sub(self.waiting) {
                 Some(frame) => frame,
                 None => position + (ring.geometry().frame_nr() - self.waiting),

@@ -14,12 +14,6 @@ pub(crate) struct Geometry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
-impl Place {
-    pub(crate) fn index(self) -> u32 {
-        self.0
-    }
-}
-
 #[allow(clippy::unused_self)] // they are the library's own
 impl Geometry {
     pub(crate) fn new(frame_nr: u32) -> Self {
@@ -43,7 +37,11 @@ impl Geometry {
         Place(index)
     }
 
-    pub(crate) fn behind(&self, place: Place) -> Place {
-        Place((place.0 + 1) % self.frame_nr)
+    pub(crate) fn index(&self, place: Place) -> u32 {
+        place.0
+    }
+
+    pub(crate) fn advance(&self, place: &mut Place) {
+        place.0 = (place.0 + 1) % self.frame_nr;
     }
 }

@@ -18,7 +18,7 @@ use loom::thread;
 use nlring::{FrameError, Status};
 
 use geometry::{Place, ROOM};
-use mapping::Mapping;
+use mapping::{Held, Mapping};
 use reader::{Reader, Turn};
 use writer::Writer;
 
@@ -63,11 +63,14 @@ impl Kernel {
 
     /// Takes the frame whose turn it is; `None` if the ring is full.
     fn take(&self, record: &mut Record) -> Option<Place> {
-        let behind = |frame| self.ring.geometry().behind(frame);
+        let behind = |mut frame| {
+            self.ring.geometry().advance(&mut frame);
+            frame
+        };
         let status = |frame| self.ring.status(frame).expect("a status");
         let mut frame = record.head;
         for _ in 0..self.ring.geometry().frame_nr() {
-            if record.held[frame.index() as usize] {
+            if record.held[self.ring.index(frame) as usize] {
                 return None;
             }
             match status(frame) {
@@ -77,26 +80,27 @@ impl Kernel {
             }
         }
         let mut first = frame;
-        while record.passed[first.index() as usize] {
+        while record.passed[self.ring.index(first) as usize] {
             first = behind(first);
         }
         let read = matches!(status(first), Status::Unused | Status::Skip);
-        if status(frame) != Status::Unused || record.held[first.index() as usize] || !read {
+        if status(frame) != Status::Unused || record.held[self.ring.index(first) as usize] || !read
+        {
             return None;
         }
         while record.head != frame {
-            record.passed[record.head.index() as usize] = true;
+            record.passed[self.ring.index(record.head) as usize] = true;
             record.head = behind(record.head);
         }
-        record.passed[frame.index() as usize] = false;
-        record.held[frame.index() as usize] = true;
+        record.passed[self.ring.index(frame) as usize] = false;
+        record.held[self.ring.index(frame) as usize] = true;
         record.head = behind(frame);
         self.ring.set_status(frame, Status::Reserved);
         Some(frame)
     }
 
     fn publish(&self, record: &mut Record, frame: Place) {
-        record.held[frame.index() as usize] = false;
+        record.held[self.ring.index(frame) as usize] = false;
         self.ring.set_len(frame, ROOM);
         self.ring.set_status(frame, Status::Valid);
     }
@@ -134,8 +138,7 @@ fn ring(frames: u32) -> Arc<Mapping> {
 
 /// What the reader finds now, if there is something: the frame and what is in it.
 fn read(reader: &mut Reader, ring: &Mapping) -> Option<(Place, u32)> {
-    if let Some((frame, len)) = reader.plain_turn(ring) {
-        assert_eq!(len, ROOM);
+    if let Some((frame, Held)) = reader.plain_turn(ring) {
         return Some((frame, ring.message(frame)));
     }
     match reader.turn(ring).expect("no broken frame") {
@@ -194,7 +197,7 @@ fn kept_frames_disturb_no_order() {
         for _ in 0..2 {
             let (frame, message) = read(&mut reader, &ring).expect("it was delivered");
             came.push(message);
-            reader.kept(frame.index());
+            reader.kept(ring.index(frame));
             ring.set_status(frame, Status::Skip);
         }
         let sender = thread::spawn(move || kernel.deliver_all(3..=6));
@@ -252,7 +255,7 @@ fn what_is_submitted_is_sent_once_and_in_order() {
                         assert_eq!(ring.len(head), ROOM);
                         sent.push(ring.message(head));
                         ring.set_status(head, Status::Unused);
-                        head = ring.geometry().behind(head);
+                        ring.geometry().advance(&mut head);
                     }
                 }
                 (head, sent)
@@ -273,7 +276,7 @@ fn what_is_submitted_is_sent_once_and_in_order() {
         while ring.status(head) == Ok(Status::Valid) {
             sent.push(ring.message(head));
             ring.set_status(head, Status::Unused);
-            head = ring.geometry().behind(head);
+            ring.geometry().advance(&mut head);
         }
         assert_eq!(sent, submitted);
     });

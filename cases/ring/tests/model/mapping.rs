@@ -5,7 +5,7 @@
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU32, Ordering};
 
-use crate::geometry::{Geometry, Place};
+use crate::geometry::{Geometry, Place, ROOM};
 use crate::{FrameError, Status};
 
 #[derive(Debug)]
@@ -18,6 +18,10 @@ struct Frame {
     len: AtomicU32,
     message: UnsafeCell<u32>,
 }
+
+/// A message in a frame that is the reader's.
+#[derive(Debug)]
+pub(crate) struct Held;
 
 /// A ring that both sides of the model have.
 #[derive(Debug)]
@@ -44,7 +48,7 @@ impl Mapping {
     }
 
     fn frame(&self, place: Place) -> &Frame {
-        &self.frames[place.index() as usize]
+        &self.frames[self.index(place) as usize]
     }
 
     fn status_word(&self, place: Place) -> &AtomicU32 {
@@ -57,6 +61,10 @@ impl Mapping {
         self.geometry.place(index)
     }
 
+    pub(crate) fn index(&self, place: Place) -> u32 {
+        self.geometry.index(place)
+    }
+
     pub(crate) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
@@ -64,7 +72,7 @@ impl Mapping {
     pub(crate) fn status(&self, place: Place) -> Result<Status, FrameError> {
         let word = self.status_word(place).load(Ordering::Acquire);
         Status::from_word(word).ok_or(FrameError::Status {
-            frame: place.index(),
+            frame: self.index(place),
             word,
         })
     }
@@ -80,6 +88,12 @@ impl Mapping {
 
     pub(crate) fn set_len(&self, place: Place, len: u32) {
         self.frame(place).len.store(len, Ordering::Relaxed);
+    }
+
+    /// Whether there can be a message of this length: all of the model's have the same.
+    #[allow(clippy::unused_self)] // it is the library's own
+    pub(crate) fn hold(&self, _: Place, len: u32) -> Option<Held> {
+        (len == ROOM).then_some(Held)
     }
 
     /// The message in a frame; loom objects if the other side is writing it.
