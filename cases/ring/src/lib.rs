@@ -32,12 +32,17 @@
 //! # }
 //! ```
 //!
+//! Messages are bytes here: crates such as `netlink-packet-netfilter` read and write them in a frame
+//! as anywhere. The examples do that, each a program of use: `nfq-verdict` judges packets in batches,
+//! `nflog-tail` sits in a loop around `poll`, `conntrack-watch` in tokio's, and `route-dump` dumps.
+//!
 //! From the outside in:
 //!
 //! - [`Geometry`]: the ring's shape, checked with the kernel's rules before the kernel sees it.
 //! - [`Socket`]: opens, sets up, tears down.
 //! - [`Receiver`]: one stream out of ring and queue; [`Frame`] and [`Kept`] are messages in place.
 //! - [`Sender`]: messages are written into the frames of a TX ring and go out together.
+//! - [`Error`]: every refusal of which something can be done has a variant, and says what.
 //! - inside, `reader` and `writer` have the rules about which frame comes next, `inbox` those about
 //!   the queue, `mapping` every access to shared memory.
 
