@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use nlring_vm::Cache;
 use nlring_vm::kernel;
-use nlring_vm::matrix::Matrix;
+use nlring_vm::matrix::{Matrix, WITH_MUTANT};
 
 use crate::case_run::Hypervisor;
 use crate::error::Error;
@@ -16,6 +16,8 @@ use crate::interrupt;
 use crate::lab::{self, Lab};
 use crate::lint;
 use crate::listing::{self, ListedKernel};
+use crate::mutant;
+use crate::mutants::Court;
 use crate::partition::Partition;
 use crate::plan::{self, Request};
 use crate::render::{self, Output};
@@ -27,11 +29,12 @@ use crate::{doctor, seed};
 const STATUSES: &str = "\
 Exit status:
   0    all is well; run: every case passed or was skipped
-  1    run: a case failed; doctor: a run cannot work like this; lint: there are complaints
+  1    run: a case failed; mutants: one survived; doctor: a run cannot work like this; lint: there are complaints
   2    wrong usage: unknown option, kernel or group, a report directory that cannot be written
   3    infra: no VM, VM lost, no word from the guest, no kernel, a missing package, no disk space;
-       run: no case failed, and at least one has no verdict
-  4    nothing selected: no case matches a FILTER, or all of them together
+       run: no case failed, and at least one has no verdict; mutants: none survived, and at least one
+       could not be built or has no verdict
+  4    nothing selected: no case matches a FILTER, or all of them together; no mutant has this NAME
   128+N  ended by signal N, as 130 by Ctrl-C; run: what was finished is in the report";
 
 /// Memory-mapped netlink, proved in virtual machines.
@@ -60,6 +63,10 @@ enum Command {
     /// Run cases, each in a VM of its own, and report their verdicts
     #[command(after_help = STATUSES)]
     Run(RunArguments),
+    /// Build the series with a fault in it, run the cases that should see it, and say whether they do:
+    /// for each fault of kernel-config/mutants
+    #[command(after_help = STATUSES)]
+    Mutants(MutantsArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +84,9 @@ enum KernelCommand {
     Build {
         /// Their names; none: all but those that are for a group of cases only
         kernels: Vec<String>,
+        /// With the fault of kernel-config/mutants/M.patch in the series
+        #[arg(long, value_name = "M", requires = "kernels")]
+        mutant: Option<String>,
     },
     /// Judge the series patch by patch: each must build with and without the option, and compiler (W=1),
     /// sparse, kernel-doc and checkpatch --strict must not say anything new; without the option the
@@ -94,8 +104,8 @@ struct RunArguments {
     /// Run cases whose `group::name` contains FILTER, or another FILTER; none: all
     #[arg(value_name = "FILTER")]
     filters: Vec<String>,
-    /// Run on this kernel, and skip what it cannot run [default: for each case the first in the matrix
-    /// that has what it needs]
+    /// Run on this kernel, or on K+M: with the fault of kernel-config/mutants/M.patch; skip what it
+    /// cannot run [default: for each case the first in the matrix that has what it needs]
     #[arg(long, value_name = "K")]
     kernel: Option<String>,
     /// Run only the cases of this group
@@ -125,6 +135,37 @@ struct RunArguments {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct MutantsArguments {
+    /// Judge only the mutants of these names; none: all
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// List the mutants: what each breaks, and the cases that should see it
+    #[arg(long)]
+    list: bool,
+    /// VMs at once
+    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    jobs: NonZeroUsize,
+    /// Seed of everything random [default: a random one, printed]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
+    seed: Option<u64>,
+    /// Run each case N times on each mutant, which is killed if it is killed in each round
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroU32,
+    /// Judge only part i of n, as 1/2
+    #[arg(long, value_name = "i/n")]
+    partition: Option<Partition>,
+    /// Write the report of each mutant to a directory of its name in this one [default:
+    /// target/nlring-report/mutants in the source tree]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Print `{mutants: [{name, killed, by, detail}], totals: {killed, survived, unjudged}}` on standard
+    /// output, and everything else on standard error; with --list, an array of
+    /// `{name, subject, breaks, seen_by, kernel}`
+    #[arg(long)]
+    json: bool,
+}
+
 /// As many VMs as there are CPUs, although each has two: a guest boots on one, and seldom keeps both busy
 /// (measured on 2 CPUs under TCG: two at once take two thirds of the time of one after the other).
 fn default_jobs() -> NonZeroUsize {
@@ -142,7 +183,7 @@ impl Cli {
                 Ok(u8::from(!diagnosis.is_healthy()))
             }
             Command::List { json } => {
-                let listed = listing::cases(nlring_cases::all(), &lab::candidates(&tree)?);
+                let listed = listing::cases(nlring_cases::all(), &lab::candidates(&tree, None)?);
                 print(&if json {
                     report::json(&listed)
                 } else {
@@ -151,13 +192,16 @@ impl Cli {
                 Ok(0)
             }
             Command::Kernel(KernelCommand::List { json }) => list_kernels(&tree, json),
-            Command::Kernel(KernelCommand::Build { kernels }) => build_kernels(&tree, kernels),
+            Command::Kernel(KernelCommand::Build { kernels, mutant }) => {
+                build_kernels(&tree, kernels, mutant.as_deref())
+            }
             Command::Kernel(KernelCommand::Lint { bases }) => {
                 end_on_signals()?;
                 let is_clean = lint::series(&tree, &bases, &mut io::stdout())?;
                 Ok(u8::from(!is_clean))
             }
             Command::Run(arguments) => run(&tree, arguments),
+            Command::Mutants(arguments) => mutants(&tree, arguments),
         }
     }
 }
@@ -182,8 +226,13 @@ fn list_kernels(tree: &Tree, json: bool) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn build_kernels(tree: &Tree, mut names: Vec<String>) -> Result<u8, Error> {
+fn build_kernels(tree: &Tree, mut names: Vec<String>, mutant: Option<&str>) -> Result<u8, Error> {
     let matrix = Matrix::load(tree.root())?;
+    if let Some(mutant) = mutant {
+        for name in &mut names {
+            *name = format!("{name}{WITH_MUTANT}{mutant}");
+        }
+    }
     for name in &names {
         matrix.find(name)?;
     }
@@ -219,7 +268,8 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
         seed,
         repeat: arguments.repeat.get(),
     };
-    let plan = plan::plan(nlring_cases::all(), &lab::candidates(tree)?, &request)?;
+    let candidates = lab::candidates(tree, request.kernel)?;
+    let plan = plan::plan(nlring_cases::all(), &candidates, &request)?;
     let report = Report::open(&arguments.report.unwrap_or_else(|| tree.default_report()))?;
     let output = if arguments.json {
         Output::Program
@@ -249,6 +299,52 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
         print(&report::json(&results))?;
     }
     Ok(results.totals.exit_status())
+}
+
+fn mutants(tree: &Tree, arguments: MutantsArguments) -> Result<u8, Error> {
+    let mut chosen = mutant::chosen(mutant::all(tree)?, &arguments.names)?;
+    if let Some(partition) = arguments.partition {
+        chosen = partition.take(chosen);
+    }
+    if chosen.is_empty() {
+        return Err(Error::NoMutant);
+    }
+    if arguments.list {
+        print(&if arguments.json {
+            report::json(&chosen)
+        } else {
+            listing::mutants_table(&chosen) + "\n"
+        })?;
+        return Ok(0);
+    }
+    let output = if arguments.json {
+        Output::Program
+    } else {
+        Output::Person
+    };
+    let report = tree.default_report().join("mutants");
+    let court = Court {
+        tree: tree.clone(),
+        jobs: arguments.jobs,
+        seed: arguments.seed.unwrap_or_else(seed::random),
+        repeat: arguments.repeat.get(),
+        report: arguments.report.unwrap_or(report),
+        output,
+    };
+    let mut say = |line: &str| match output {
+        Output::Person => print(&format!("{line}\n")),
+        Output::Program => {
+            eprintln!("{line}");
+            Ok(())
+        }
+    };
+    let judgement = court.judge(&chosen, &mut say)?;
+    if arguments.json {
+        print(&report::json(&judgement))?;
+    } else {
+        print(&format!("{}\n", judgement.totals))?;
+    }
+    Ok(judgement.exit_status())
 }
 
 /// Prints; a reader that went away (`| head`) has had enough, which is no error.

@@ -36,6 +36,25 @@ pub enum Error {
         /// The kernels there are.
         known: Vec<String>,
     },
+    /// A mutant whose file is not as it must be.
+    #[error("cannot use {}: {reason}", path.display())]
+    Mutant {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A name that no mutant has.
+    #[error("no mutant is named {name:?}; {}", match nearest { Some(name) => format!("did you mean {name}?"), None => String::from("ci/nlring mutants --list shows them all") })]
+    UnknownMutant {
+        /// The name given.
+        name: String,
+        /// A mutant with a name like it.
+        nearest: Option<String>,
+    },
+    /// A part of the mutants that is empty.
+    #[error("there is no mutant in this part; ci/nlring mutants --list shows them all")]
+    NoMutant,
     /// A selection that is empty although each part of it names something.
     #[error("{0} selects no case; ci/nlring list shows them all")]
     NothingSelected(String),
@@ -96,8 +115,12 @@ impl Error {
             Self::UnknownGroup { .. }
             | Self::UnknownKernel { .. }
             | Self::NoTree(_)
+            | Self::Mutant { .. }
             | Self::Report { .. } => 2,
-            Self::UnknownCase { .. } | Self::NothingSelected(_) => 4,
+            Self::UnknownCase { .. }
+            | Self::UnknownMutant { .. }
+            | Self::NoMutant
+            | Self::NothingSelected(_) => 4,
             Self::MissingPackages { .. } | Self::GuestProgram { .. } | Self::Output(_) => 3,
             Self::Vm(error) => match error.class() {
                 Class::Usage => 2,

@@ -10,7 +10,7 @@ use nlring_channel::{Job, Outcome};
 use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
-use nlring_vm::matrix::{Entry, Matrix};
+use nlring_vm::matrix::{Entry, Matrix, WITH_MUTANT};
 use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
 
 use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
@@ -58,8 +58,8 @@ struct Kitted {
     with_examples: Option<PathBuf>,
 }
 
-/// The kernels of the matrix, as planning sees them.
-pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
+/// The kernels of the matrix, as planning sees them, and the one that is asked for if it has a mutant.
+pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Error> {
     let matrix = Matrix::load(tree.root())?;
     let candidate = |entry: &Entry| Candidate {
         name: entry.name.clone(),
@@ -68,11 +68,15 @@ pub fn candidates(tree: &Tree) -> Result<Vec<Candidate>, Error> {
         ringed: entry.ringed,
         group: entry.group.clone(),
     };
-    Ok(matrix.entries().iter().map(candidate).collect())
+    let mut candidates: Vec<_> = matrix.entries().iter().map(candidate).collect();
+    if let Some(name) = asked.filter(|name| name.contains(WITH_MUTANT)) {
+        candidates.push(candidate(&matrix.find(name)?));
+    }
+    Ok(candidates)
 }
 
 impl Lab {
-    /// Makes what is not cached: `kernels`, the guest binary, the ring library's examples if they are
+    /// Makes what is not cached: `kernels`, of which there is one at least, the guest binary, the ring library's examples if they are
     /// asked for, the initramfs, the accelerator's answer.
     pub fn prepare(
         tree: &Tree,
@@ -85,7 +89,7 @@ impl Lab {
         let matrix = Matrix::load(tree.root())?;
         if kernels
             .iter()
-            .any(|name| matrix.find(name).is_ok_and(runs_selftests))
+            .any(|name| matrix.find(name).is_ok_and(|entry| runs_selftests(&entry)))
         {
             require("run the kernel's own selftests", &[Need::Compat])?;
             virtme::install(tree.root())?;
@@ -99,7 +103,13 @@ impl Lab {
             None
         };
         let mut kitted = BTreeMap::new();
-        for name in kernels {
+        // The accelerator is asked with a kernel as it should be: one that is broken on purpose may hang
+        // for reasons of its own.
+        let witness = matrix.find(&kernels[0])?.unmutated().to_owned();
+        let needed = kernels
+            .iter()
+            .chain((!kernels.contains(&witness)).then_some(&witness));
+        for name in needed {
             let kernel = build_kernel(tree, &cache, name, on)?;
             kitted.insert(
                 name.clone(),
@@ -107,14 +117,16 @@ impl Lab {
             );
         }
         let selftests = selftests(tree, &cache, kernels, on)?;
-        let first = kitted
-            .values()
-            .next()
-            .expect("a plan with a case to run names a kernel");
+        let witness = &kitted[&witness];
         let mut is_news = false;
-        let accelerator = probe::probe(&cache, &first.kernel, &first.initramfs, &mut |_reason| {
-            is_news = true;
-        })?;
+        let accelerator = probe::probe(
+            &cache,
+            &witness.kernel,
+            &witness.initramfs,
+            &mut |_reason| {
+                is_news = true;
+            },
+        )?;
         let accel = Accel {
             name: accelerator.name.as_str().to_owned(),
             reason: accelerator.reason.clone(),
@@ -209,7 +221,7 @@ fn selftests(
     let mut found = BTreeMap::new();
     for name in kernels {
         let entry = matrix.find(name)?;
-        if runs_selftests(entry) {
+        if runs_selftests(&entry) {
             let mut on_step = |event| {
                 on(Event::Kernel {
                     name: name.clone(),
@@ -217,7 +229,7 @@ fn selftests(
                 });
             };
             let directory =
-                selftests::install(cache, entry, &compat::HOMES, &programs, &mut on_step)?;
+                selftests::install(cache, &entry, &compat::HOMES, &programs, &mut on_step)?;
             found.insert(name.clone(), directory);
         }
     }
@@ -234,7 +246,7 @@ pub fn build_kernel(
     let matrix = Matrix::load(tree.root())?;
     let entry = matrix.find(name)?;
     let begun = Instant::now();
-    let cached = kernel::cached(cache, tree.root(), entry)?;
+    let cached = kernel::cached(cache, tree.root(), &entry)?;
     let (built, built_in) = if let Some(built) = cached {
         (built, None)
     } else {
@@ -245,7 +257,7 @@ pub fn build_kernel(
                 step: step(event),
             });
         };
-        let built = kernel::build(cache, tree.root(), entry, &mut on_step)?;
+        let built = kernel::build(cache, tree.root(), &entry, &mut on_step)?;
         (built, Some(begun.elapsed()))
     };
     on(Event::KernelReady {

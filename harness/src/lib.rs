@@ -36,6 +36,10 @@ pub mod lint;
 #[cfg(feature = "host")]
 pub mod listing;
 #[cfg(feature = "host")]
+pub mod mutant;
+#[cfg(feature = "host")]
+pub mod mutants;
+#[cfg(feature = "host")]
 pub mod names;
 #[cfg(feature = "host")]
 pub mod packages;

@@ -6,6 +6,7 @@ use nlring_cases::Case;
 use nlring_vm::matrix::{Entry, Source};
 use serde::Serialize;
 
+use crate::mutant::Mutant;
 use crate::names::{group_word, topology_word};
 use crate::place::{Candidate, satisfies};
 
@@ -103,6 +104,21 @@ pub fn kernels_table(kernels: &[ListedKernel]) -> String {
             &kernel.fragments.join(" "),
             rings,
             cached,
+        ]);
+    }
+    table.to_string()
+}
+
+/// A table of mutants.
+#[must_use]
+pub fn mutants_table(mutants: &[Mutant]) -> String {
+    let mut table = plain_table(["mutant", "fault", "breaks", "seen by"]);
+    for mutant in mutants {
+        table.add_row([
+            &mutant.name,
+            &mutant.subject,
+            &mutant.breaks.join(" "),
+            &mutant.seen_by.join(" "),
         ]);
     }
     table.to_string()

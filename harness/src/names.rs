@@ -24,3 +24,11 @@ pub fn topology_word(topology: Topology) -> String {
 pub fn full_name(case: &Case) -> String {
     format!("{}::{}", group_word(case.group), case.name)
 }
+
+/// The one of `known` that `name` was probably meant to be, if any is like it.
+#[must_use]
+pub fn nearest<'a>(known: impl Iterator<Item = &'a str>, name: &str) -> Option<String> {
+    let likeness = |known: &str| strsim::jaro_winkler(known, name);
+    let best = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(best) > 0.8).then(|| best.to_owned())
+}

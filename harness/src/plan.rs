@@ -4,7 +4,7 @@
 use nlring_cases::Case;
 
 use crate::error::Error;
-use crate::names::{full_name, group_word};
+use crate::names::{full_name, group_word, nearest};
 use crate::partition::Partition;
 use crate::place::{Candidate, Place, place};
 use crate::seed;
@@ -97,18 +97,39 @@ pub fn plan(
     if chosen.is_empty() {
         return Err(Error::NothingSelected(describe(request)));
     }
-    let once = chosen
+    Ok(lay_out(chosen, matrix, asked, request.seed, request.repeat))
+}
+
+/// These cases, `repeat` times, on the kernel `kernel` of `matrix`.
+pub fn plan_of(
+    cases: Vec<&'static Case>,
+    matrix: &[Candidate],
+    kernel: &str,
+    seed: u64,
+    repeat: u32,
+) -> Result<Vec<Planned>, Error> {
+    let kernel = known_kernel(matrix, kernel)?;
+    Ok(lay_out(cases, matrix, Some(kernel), seed, repeat))
+}
+
+fn lay_out(
+    cases: Vec<&'static Case>,
+    matrix: &[Candidate],
+    asked: Option<&Candidate>,
+    run_seed: u64,
+    repeat: u32,
+) -> Vec<Planned> {
+    let once = cases
         .into_iter()
         .map(|case| (case, place(case, matrix, asked)));
     let once: Vec<_> = once.collect();
-    let all = (0..request.repeat).flat_map(|repetition| {
+    let all = (0..repeat).flat_map(|repetition| {
         once.iter()
             .map(move |(case, place)| (repetition, *case, place))
     });
-    Ok(all
-        .enumerate()
+    all.enumerate()
         .map(|(index, (repetition, case, place))| {
-            let base_seed = seed::of_repetition(request.seed, repetition);
+            let base_seed = seed::of_repetition(run_seed, repetition);
             let seed = seed::of_case(base_seed, case.name);
             Planned {
                 index,
@@ -119,7 +140,7 @@ pub fn plan(
                 repetition,
             }
         })
-        .collect())
+        .collect()
 }
 
 fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate, Error> {
@@ -140,7 +161,9 @@ fn select(cases: &'static [Case], request: &Request<'_>) -> Result<Vec<&'static 
         if !cases.iter().any(|case| matches(case, filter)) {
             return Err(Error::UnknownCase {
                 filter: filter.clone(),
-                nearest: nearest(cases, filter),
+                nearest: nearest(cases.iter().map(|case| case.name), filter)
+                    .and_then(|name| cases.iter().find(|case| case.name == name))
+                    .map(full_name),
             });
         }
     }
@@ -173,14 +196,6 @@ fn is_asked_for(case: &Case, filter: &str, request: &Request<'_>) -> bool {
     !case.group.is_on_request()
         || request.group.is_some()
         || filter.contains(&group_word(case.group))
-}
-
-fn nearest(cases: &[Case], filter: &str) -> Option<String> {
-    let likeness = |name: &str| strsim::jaro_winkler(name, filter);
-    let best = cases
-        .iter()
-        .max_by(|a, b| likeness(a.name).total_cmp(&likeness(b.name)))?;
-    (likeness(best.name) > 0.8).then(|| full_name(best))
 }
 
 fn describe(request: &Request<'_>) -> String {

@@ -101,6 +101,21 @@ fn what_is_wrong_is_one_line_and_a_status() {
         (&["run", "--report", &below], 2, &[&below, "--report DIR"]),
         (&["run", "--report", "/proc/nlring"], 2, &["/proc/nlring"]),
         (&["kernel", "build", "9.9"], 2, &["9.9", "6.1"]),
+        (
+            &["kernel", "build", "6.1", "--mutant", "not-there"],
+            2,
+            &["not-there", "mutants --list"],
+        ),
+        (
+            &["run", "--kernel", "6.1+not-there"],
+            2,
+            &["not-there", "mutants --list"],
+        ),
+        (
+            &["mutants", "not-there"],
+            4,
+            &["not-there", "mutants --list"],
+        ),
         (&["run"], 3, &["qemu-system-x86", "apt-get install"]),
     ];
     for (arguments, status, said) in table {

@@ -35,13 +35,13 @@ fn build(arguments: &Arguments) -> Result<(), VmError> {
     let matrix = Matrix::load(&arguments.root)?;
     let entry = matrix.find(&arguments.kernel)?;
     let start = Instant::now();
-    let cached = kernel::cached(&cache, &arguments.root, entry)?.is_some();
+    let cached = kernel::cached(&cache, &arguments.root, &entry)?.is_some();
     println!(
         "cached: {cached}, found out in {:.1} ms",
         start.elapsed().as_secs_f32() * 1000.0
     );
     let (start, mut last) = (Instant::now(), String::new());
-    let built = kernel::build(&cache, &arguments.root, entry, &mut |event| match event {
+    let built = kernel::build(&cache, &arguments.root, &entry, &mut |event| match event {
         Event::Steps { done, total, what } => {
             last = format!("{done} of {total}");
             if done % 100 == 0 {

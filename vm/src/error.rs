@@ -25,6 +25,16 @@ pub enum VmError {
         /// Those there are.
         known: String,
     },
+    /// A mutant that a kernel cannot have.
+    #[error(
+        "no kernel can have the mutant \"{name}\": {reason}; ci/nlring mutants --list shows them"
+    )]
+    UnknownMutant {
+        /// As asked for.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// A base that kernels.toml has no kernel of.
     #[error(
         "no kernel has a base named `{name}`; kernel-config/kernels.toml has kernels of {known}"
@@ -186,6 +196,7 @@ impl VmError {
     pub fn class(&self) -> Class {
         match self {
             Self::UnknownKernel { .. }
+            | Self::UnknownMutant { .. }
             | Self::UnknownBase { .. }
             | Self::Unpaired { .. }
             | Self::Config { .. } => Class::Usage,

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -10,17 +11,23 @@ use serde::Deserialize;
 
 use crate::VmError;
 
-/// All kernels of kernels.toml.
+/// Stands between the name of a kernel and that of the mutant in it: `6.1+name-of-the-fault`.
+pub const WITH_MUTANT: char = '+';
+
+/// All kernels of kernels.toml, and the mutants that each can be had with.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     entries: Vec<Entry>,
+    mutants: Vec<String>,
 }
 
 /// One kernel.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// As it is asked for: `6.1`.
+    /// As it is asked for: `6.1`, or `6.1+name-of-the-fault`.
     pub name: String,
+    /// The mutant on top of the series: a file of kernel-config/mutants, without `.patch`.
+    pub mutant: Option<String>,
     /// What it is built from.
     pub base: Base,
     /// Whether the series is applied to that.
@@ -33,6 +40,25 @@ pub struct Entry {
     pub group: Option<String>,
     /// Steps of make in a build from nothing, as last counted: where progress starts from.
     pub steps: u64,
+}
+
+impl Entry {
+    /// Its name in kernels.toml, that of the kernel without the mutant.
+    #[must_use]
+    pub fn unmutated(&self) -> &str {
+        match &self.mutant {
+            Some(mutant) => &self.name[..self.name.len() - mutant.len() - WITH_MUTANT.len_utf8()],
+            None => &self.name,
+        }
+    }
+
+    fn mutated(&self, mutant: &str) -> Self {
+        Self {
+            name: format!("{}{WITH_MUTANT}{mutant}", self.name),
+            mutant: Some(mutant.to_owned()),
+            ..self.clone()
+        }
+    }
 }
 
 /// A source tree before the series.
@@ -105,7 +131,8 @@ impl Matrix {
         let text = fs::read_to_string(&path).map_err(VmError::io("cannot read", &path))?;
         let entries =
             parse(&text, &directory).map_err(|reason| VmError::Config { path, reason })?;
-        Ok(Self { entries })
+        let mutants = mutants(&directory.join("mutants"))?;
+        Ok(Self { entries, mutants })
     }
 
     /// In the order of the file: of several that will do, the first is meant.
@@ -114,23 +141,45 @@ impl Matrix {
         &self.entries
     }
 
-    /// The kernel of this name.
+    /// The mutants that a kernel with the series can have, in the order of their names.
+    #[must_use]
+    pub fn mutants(&self) -> &[String] {
+        &self.mutants
+    }
+
+    /// The kernel of this name; with a mutant, if `name` goes on with one.
     ///
     /// # Errors
-    /// There is none; the error names those there are.
-    pub fn find(&self, name: &str) -> Result<&Entry, VmError> {
-        self.entries
-            .iter()
-            .find(|entry| entry.name == name)
-            .ok_or_else(|| VmError::UnknownKernel {
-                name: name.to_owned(),
-                known: self
-                    .entries
-                    .iter()
-                    .map(|entry| entry.name.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+    /// There is no such kernel, or no such mutant; the error names those there are.
+    pub fn find(&self, name: &str) -> Result<Entry, VmError> {
+        let (kernel, mutant) = match name.split_once(WITH_MUTANT) {
+            Some((kernel, mutant)) => (kernel, Some(mutant)),
+            None => (name, None),
+        };
+        let entry = self.entries.iter().find(|entry| entry.name == kernel);
+        let entry = entry.ok_or_else(|| VmError::UnknownKernel {
+            name: kernel.to_owned(),
+            known: self
+                .entries
+                .iter()
+                .map(|entry| entry.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+        })?;
+        match mutant {
+            None => Ok(entry.clone()),
+            Some(mutant) if entry.series && self.mutants.iter().any(|known| known == mutant) => {
+                Ok(entry.mutated(mutant))
+            }
+            Some(mutant) => Err(VmError::UnknownMutant {
+                name: mutant.to_owned(),
+                reason: if entry.series {
+                    String::from("it is not in kernel-config/mutants")
+                } else {
+                    format!("{kernel} does not have the series")
+                },
+            }),
+        }
     }
 }
 
@@ -171,6 +220,32 @@ impl Matrix {
     }
 }
 
+/// Names of the mutants in `directory`, sorted; none if it is not there.
+fn mutants(directory: &Path) -> Result<Vec<String>, VmError> {
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(VmError::io("cannot list", directory)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(VmError::io("cannot list", directory))?.path();
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "patch")
+        {
+            plain(&stem).map_err(|reason| VmError::Config {
+                path: path.clone(),
+                reason,
+            })?;
+            names.push(stem.into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
     let file: File = toml::from_str(text).map_err(|error| one_line(&error, text))?;
     let mut bases = BTreeMap::new();
@@ -208,6 +283,7 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
             }
             Ok(Entry {
                 name,
+                mutant: None,
                 base,
                 series: lines.series,
                 fragments: lines.fragments,
@@ -238,10 +314,10 @@ fn source(line: SourceLine, directory: &Path) -> Result<Source, String> {
 
 /// Names become file names in the cache.
 fn plain(name: &str) -> Result<(), String> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if name.is_empty() || name.starts_with('.') || !name.bytes().all(fits) {
         return Err(format!(
-            "`{name}` is no name: letters, digits and . _ - + only, not starting with a dot"
+            "`{name}` is no name: letters, digits and . _ - only, not starting with a dot"
         ));
     }
     Ok(())
@@ -318,6 +394,36 @@ mod tests {
         let matrix = load(&format!("[base.b]\ntree = \"/s\"\n{}", kernels.concat())).unwrap();
         let found: Vec<_> = matrix.entries().iter().map(|entry| &entry.name).collect();
         assert_eq!(found, names.each_ref());
+    }
+
+    #[test]
+    fn a_kernel_with_the_series_can_be_had_with_a_mutant() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("kernel-config");
+        fs::create_dir_all(directory.join("fragments")).unwrap();
+        fs::create_dir(directory.join("mutants")).unwrap();
+        fs::write(directory.join("fragments/guest.config"), "").unwrap();
+        fs::write(directory.join("mutants/lost-lock.patch"), "").unwrap();
+        fs::write(directory.join("mutants/notes.txt"), "").unwrap();
+        let plain = KERNEL.replace("6.1", "plain") + "series = false\n";
+        let text = format!("[base.b]\ntree = \"/s\"\n{KERNEL}{plain}");
+        fs::write(directory.join("kernels.toml"), text).unwrap();
+        let matrix = Matrix::load(root.path()).unwrap();
+
+        assert_eq!(matrix.mutants(), ["lost-lock"]);
+        let mutated = matrix.find("6.1+lost-lock").unwrap();
+        assert_eq!(mutated.name, "6.1+lost-lock");
+        assert_eq!(mutated.mutant.as_deref(), Some("lost-lock"));
+        assert_eq!(mutated.unmutated(), "6.1");
+        assert_eq!(matrix.find("6.1").unwrap().unmutated(), "6.1");
+        for (name, expected) in [
+            ("6.1+lost-luck", "it is not in kernel-config/mutants"),
+            ("plain+lost-lock", "plain does not have the series"),
+            ("6.2+lost-lock", "names no kernel \"6.2\""),
+        ] {
+            let message = matrix.find(name).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]

@@ -160,6 +160,7 @@ pub fn judged(result: &CaseResult, again: &str) -> Vec<String> {
 }
 
 /// Seconds, as precise as a person needs them.
+#[must_use]
 pub fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 100.0 {

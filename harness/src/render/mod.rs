@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal};
 
 use crate::event::Event;
 
-pub use lines::Lines;
+pub use lines::{Lines, seconds};
 pub use terminal::Terminal;
 
 /// Something that shows events.

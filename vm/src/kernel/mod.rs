@@ -110,6 +110,12 @@ impl Recipe {
         } else {
             Series::none()
         };
+        let series = match &entry.mutant {
+            Some(mutant) => {
+                series.with_mutant(&directory.join(format!("mutants/{mutant}.patch")))?
+            }
+            None => series,
+        };
         let fragments = configure::load(&directory.join("fragments"), &entry.fragments)?;
         let compiler = toolchain::compiler()?;
         let parts = [
@@ -209,7 +215,8 @@ pub fn build(
         .bring(base, &pristine, &work, scratch.path())?;
 
     on(Event::Phase(Phase::Configure));
-    let out = OutDirectory::open(cache, &tree, &entry.name, &recipe.compiler)?;
+    // That of the kernel without the mutant: what the mutant touches is all that is made again.
+    let out = OutDirectory::open(cache, &tree, entry.unmutated(), &recipe.compiler)?;
     let log = cache.place("log", &format!("{}.log", entry.name))?;
     let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
     let outcome = configure::configure(&make, &recipe.fragments).and_then(|config| {

@@ -75,6 +75,14 @@ impl Series {
         Ok(Self { patches })
     }
 
+    /// It with one more patch, the file `mutant`, on top.
+    pub(super) fn with_mutant(mut self, mutant: &Path) -> Result<Self, VmError> {
+        let text = fs::read(mutant).map_err(VmError::io("cannot read", mutant))?;
+        let name = format!("mutants/{}", file_name(mutant));
+        self.patches.push(Patch { name, text });
+        Ok(self)
+    }
+
     pub(super) fn patches(&self) -> &[Patch] {
         &self.patches
     }
