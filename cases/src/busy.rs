@@ -3,18 +3,18 @@
 //! queued over loopback and received through a ring where the kernel has one, by copy where not.
 
 use std::io;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
 use nlring::{Flags, Geometry};
 
 use crate::consumer::{Binding, Consumer, Event, Way};
+use crate::ip::ip;
 use crate::nfqueue::Verdict;
 use crate::rules::Rules;
 use crate::traffic::{Burst, PORT};
@@ -69,10 +69,7 @@ impl Busy {
 /// In a thread of its own, which takes the namespace with it when it ends.
 fn consume(stop: &AtomicBool, first: &Sender<()>, patience: Duration) -> anyhow::Result<Received> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .status()?;
-    ensure!(up.success(), "cannot bring its loopback up: ip {up}");
+    ip("link set lo up")?;
     let _rules = Rules::install(&[], &[&format!("udp dport {PORT} queue num 0")])?;
     let geometry = Geometry::for_messages(2048, 64)?;
     let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;

@@ -11,7 +11,7 @@ use crate::child;
 
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// A cgroup of our own. It lasts as long as the machine.
+/// A cgroup of our own, gone with this value.
 #[derive(Debug)]
 pub(crate) struct Cgroup(PathBuf);
 
@@ -79,5 +79,12 @@ impl Cgroup {
             );
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // It cannot go while somebody is in it; whoever makes it again is told.
+        let _ = fs::remove_dir(&self.0);
     }
 }

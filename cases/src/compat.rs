@@ -103,7 +103,6 @@ fn run(setting: &mut Setting) -> anyhow::Result<()> {
     let printed = PathBuf::from(format!("/tmp/nlring-{}", setting.case));
     let output = File::create(&printed).context("cannot write in the guest's /tmp")?;
     let busy = Busy::start(setting.patience);
-    tell_log(&format!("{} begins", setting.case));
     let selftest = all().find(|selftest| selftest.program == setting.case);
     let argument = selftest.and_then(|selftest| selftest.argument);
     let status = Command::new(&program)
@@ -113,7 +112,6 @@ fn run(setting: &mut Setting) -> anyhow::Result<()> {
         .stdout(output.try_clone()?)
         .stderr(output)
         .status();
-    tell_log(&format!("{} ended", setting.case));
     let received = busy.finish();
     let text = fs::read(&printed).context("cannot read what the program printed")?;
     let status = status.with_context(|| format!("cannot start {}", program.display()))?;
@@ -132,12 +130,6 @@ fn find(directory: &Path, program: &str) -> Option<PathBuf> {
         .iter()
         .map(|home| directory.join(home).join(program))
         .find(|path| path.is_file())
-}
-
-/// A line in the kernel's log, so that what stands around it there has a name.
-fn tell_log(line: &str) {
-    // Without it the log is only harder to read.
-    let _ = fs::write("/dev/kmsg", format!("nlring: {line}\n"));
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Messages of ctnetlink (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
+use anyhow::Context as _;
 use nlring::Socket;
 
 use crate::message::{ACK, CREATE, DUMP, EXCL, Message, Writer};
@@ -10,6 +11,8 @@ use crate::peers;
 const NEW: u16 = 1 << 8;
 /// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET`.
 const GET: u16 = 1 << 8 | 1;
+/// `NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE`; without a tuple it means all.
+const DELETE: u16 = 1 << 8 | 2;
 /// `NFNLGRP_CONNTRACK_NEW`.
 pub(crate) const NEW_GROUP: u32 = 1;
 /// `CTA_TUPLE_ORIG`.
@@ -50,15 +53,23 @@ fn make_one(number: u16, flags: u16) -> Vec<u8> {
         .end()
 }
 
-/// Makes connections of these numbers.
+/// Makes connections of these numbers, after all that there are have gone.
 pub(crate) fn make(numbers: std::ops::Range<u16>) -> anyhow::Result<()> {
     let socket = Socket::open(libc::NETLINK_NETFILTER)?;
-    for number in numbers {
-        socket.send(&make_one(number, ACK))?;
+    let order = |request: &[u8]| {
+        socket.send(request)?;
         let answer = peers::receive(&socket)?;
-        let errno = Message::read(&answer)?.errno()?;
-        let error = std::io::Error::from_raw_os_error(errno);
-        anyhow::ensure!(errno == 0, "connection {number} is refused: {error}");
+        match Message::read(&answer)?.errno()? {
+            0 => Ok(()),
+            errno => Err(anyhow::Error::from(std::io::Error::from_raw_os_error(
+                errno,
+            ))),
+        }
+    };
+    let all = Writer::request(DELETE, ACK, 0).with(&NFGENMSG).end();
+    order(&all).context("connections cannot be deleted")?;
+    for number in numbers {
+        order(&make_one(number, ACK)).with_context(|| format!("connection {number} is refused"))?;
     }
     Ok(())
 }

@@ -285,6 +285,8 @@ fn a_message_queues_cookie_comes_without_a_frame(setting: &mut Setting) -> anyho
     );
     // SAFETY: the descriptor is ours.
     unsafe { libc::mq_close(queue) };
+    // SAFETY: the name is a string.
+    unsafe { libc::mq_unlink(name.as_ptr()) };
     peers::assert_nothing_queued(&socket)?;
     setting.note("a cookie of 32 bytes in the queue, no frame taken");
     Ok(())

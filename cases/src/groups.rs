@@ -3,12 +3,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nlring::Receiver;
 
+use crate::ip::ip;
 use crate::option;
 
 /// `NETLINK_ADD_MEMBERSHIP`.
@@ -46,22 +46,8 @@ pub(crate) fn address(socket: &impl AsFd) -> io::Result<(u32, u32)> {
 
 /// Makes a link and takes it away: two events or more for the link group.
 pub(crate) fn cause_link_events(name: &str) -> anyhow::Result<()> {
-    for arguments in [
-        &["link", "add", name, "type", "dummy"][..],
-        &["link", "delete", name],
-    ] {
-        let output = Command::new("ip")
-            .args(arguments)
-            .output()
-            .context("cannot start ip")?;
-        anyhow::ensure!(
-            output.status.success(),
-            "ip {}: {}",
-            arguments.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-    }
-    Ok(())
+    ip(&format!("link add {name} type dummy"))?;
+    ip(&format!("link delete {name}"))
 }
 
 /// The listener hears of a link of this name.

@@ -28,6 +28,7 @@ mod flush;
 mod frames;
 mod full;
 mod groups;
+mod ip;
 mod kselftest;
 mod ktap;
 mod ledger;

@@ -9,8 +9,8 @@ use netlink_packet_core::{
 };
 pub(crate) use netlink_packet_core::{
     NLA_HEADER_SIZE, NLM_F_ACK as ACK, NLM_F_CREATE as CREATE, NLM_F_DUMP as DUMP,
-    NLM_F_EXCL as EXCL, NLM_F_REQUEST as REQUEST, NLMSG_DONE as DONE, NLMSG_ERROR as ERROR,
-    NLMSG_NOOP as NOOP,
+    NLM_F_EXCL as EXCL, NLM_F_REPLACE as REPLACE, NLM_F_REQUEST as REQUEST, NLMSG_DONE as DONE,
+    NLMSG_ERROR as ERROR, NLMSG_NOOP as NOOP,
 };
 
 /// A message that is being written.

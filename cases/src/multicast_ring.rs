@@ -15,6 +15,7 @@ use crate::counters::socket_drops;
 use crate::delivery::assert_holds;
 use crate::frames::{Field, Frames};
 use crate::groups::{self, LINK_GROUP};
+use crate::ip::ip;
 use crate::option::{NETLINK_LISTEN_ALL_NSID, NETLINK_RX_RING, assert_refused, request_for, set};
 use crate::{Case, Setting, case, peers, ready};
 
@@ -299,15 +300,7 @@ fn a_message_that_names_its_namespace_comes_by_copy(setting: &mut Setting) -> an
     let first = own.count() as u32;
     frames.set_statuses(Status::Unused);
 
-    let ip = |arguments: &[&str]| {
-        let output = std::process::Command::new("ip").args(arguments).output()?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.success(), "ip {arguments:?}: {}", said.trim());
-        Ok(())
-    };
-    ip(&["netns", "add", "other"])?;
-    ip(&["netns", "set", "other", "7"])?;
-    ip(&["-n", "other", "link", "add", "there0", "type", "dummy"])?;
+    let _other = Other::make()?;
     let told = ready::events(&socket, patience)?;
     ensure!(told & libc::POLLIN != 0, "nothing is heard of the other");
     let mut copied = 0;
@@ -332,4 +325,24 @@ fn a_message_that_names_its_namespace_comes_by_copy(setting: &mut Setting) -> an
         "{first} of here in frames, {copied} of the other by COPY"
     ));
     Ok(())
+}
+
+/// A namespace named `other`, which ours knows by the id 7, with a link in it; gone with this value.
+struct Other(());
+
+impl Other {
+    fn make() -> anyhow::Result<Self> {
+        ip("netns add other")?;
+        let other = Self(());
+        ip("netns set other 7")?;
+        ip("-n other link add there0 type dummy")?;
+        Ok(other)
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // If it stays, the agent tells.
+        let _ = ip("netns delete other");
+    }
 }

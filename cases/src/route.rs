@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use nlring::Socket;
 
-use crate::message::{ACK, CREATE, DUMP, Writer};
+use crate::message::{ACK, CREATE, DUMP, REPLACE, Writer};
 
 /// `RTM_GETLINK`.
 pub(crate) const GETLINK: u16 = 18;
@@ -52,7 +52,7 @@ pub(crate) fn get_link(sequence: u32, index: i32) -> Vec<u8> {
         .end()
 }
 
-/// Makes this many routes, to places where nothing is.
+/// Makes this many routes, to places where nothing is. Those that are there already stay.
 pub(crate) fn make(count: u32) -> anyhow::Result<()> {
     const MAIN: u8 = 254;
     const STATIC: u8 = 4;
@@ -63,7 +63,7 @@ pub(crate) fn make(count: u32) -> anyhow::Result<()> {
     let first = u32::from(Ipv4Addr::new(172, 16, 0, 0));
     let route = |number: u32, flags: u16| {
         let rtmsg = [libc::AF_INET as u8, 32, 0, 0, MAIN, STATIC, 0, BLACKHOLE];
-        Writer::request(NEWROUTE, CREATE | flags, number)
+        Writer::request(NEWROUTE, CREATE | REPLACE | flags, number)
             .with(&[&rtmsg[..], &[0; 4]].concat())
             .attribute(RTA_DST, &(first + number).to_be_bytes())
             .end()

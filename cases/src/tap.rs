@@ -2,7 +2,6 @@
 //! A tap (`nlmon`) beside a ring: a message is an ordinary one until it is in its frame.
 
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -10,6 +9,7 @@ use nlring::{Flags, Geometry, Socket};
 
 use crate::consumer::{Binding, Consumer};
 use crate::flush::flush;
+use crate::ip::ip;
 use crate::message::noop;
 use crate::nfqueue::Verdict;
 use crate::rules::Rules;
@@ -113,32 +113,19 @@ fn a_tap_hears_what_a_ring_sends(setting: &mut Setting) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An `nlmon` device; it lasts as long as the machine.
+/// An `nlmon` device, gone with this value.
 struct Tap {
     counter: &'static str,
 }
 
 impl Tap {
     fn put_up() -> anyhow::Result<Self> {
-        for arguments in [
-            &["link", "add", "nlmon0", "type", "nlmon"][..],
-            &["link", "set", "nlmon0", "up"],
-        ] {
-            let output = Command::new("ip")
-                .args(arguments)
-                .output()
-                .context("cannot start ip")?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(
-                output.status.success(),
-                "ip {}: {}",
-                arguments.join(" "),
-                said.trim()
-            );
-        }
-        Ok(Self {
+        ip("link add nlmon0 type nlmon")?;
+        let tap = Self {
             counter: "/sys/class/net/nlmon0/statistics/rx_packets",
-        })
+        };
+        ip("link set nlmon0 up")?;
+        Ok(tap)
     }
 
     /// Messages heard so far.
@@ -146,5 +133,12 @@ impl Tap {
         let text = fs::read_to_string(self.counter)
             .with_context(|| format!("cannot read {}", self.counter))?;
         Ok(text.trim().parse()?)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        // If it stays, the agent tells.
+        let _ = ip("link delete nlmon0");
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One case: a fresh VM, the job, the outcome, the log, the verdict, the evidence.
+//! Rounds of one case, as a rule one: a fresh VM, the job, the outcome, the log, the verdict, the evidence.
 
 use std::fs;
 use std::path::Path;
@@ -67,44 +67,70 @@ pub struct Errand<'a> {
     pub patience: u32,
 }
 
-/// How a case is getting on.
-#[derive(Debug, Clone, Copy)]
+/// How rounds of a case are getting on.
+#[derive(Debug)]
 pub enum Moment<'a> {
-    /// The guest is ready, this long after the case was picked up.
+    /// A VM is being had for this and the rounds behind it.
+    Started,
+    /// The guest is ready, this long after that.
     Ready(Duration),
     /// The guest says something.
     Note(&'a str),
+    /// There is a verdict on this round, which is one of so many in its VM.
+    Judged(CaseResult, usize),
 }
 
-/// Runs `planned` and leaves its evidence in `report`/[`Planned::folder`].
+/// Runs `rounds` of one case, at one place, and leaves the evidence in `report`, in the folder
+/// ([`Planned::folder`]) of the first round of each VM. Rounds share a VM until one does not pass.
 pub fn perform(
     hypervisor: &dyn Hypervisor,
-    planned: &Planned,
+    rounds: &[&Planned],
     report: &Path,
-    on: &mut dyn FnMut(Moment<'_>),
-) -> CaseResult {
-    let begun = Instant::now();
-    let mut result = without_verdict(planned);
-    match &planned.place {
-        Place::Nowhere { requirement, .. } => {
-            result.verdict = Verdict::Skip;
-            result.detail.clone_from(requirement);
+    on: &mut dyn FnMut(&Planned, Moment<'_>),
+) {
+    let mut left = rounds;
+    while let Some(first) = left.first() {
+        on(first, Moment::Started);
+        let results = match &first.place {
+            Place::Nowhere { requirement, .. } => {
+                let skipped = |planned: &&Planned| CaseResult {
+                    verdict: Verdict::Skip,
+                    detail: requirement.clone(),
+                    ..without_verdict(planned)
+                };
+                left.iter().map(skipped).collect()
+            }
+            Place::On(kernel) => sit(hypervisor, left, kernel, report, on),
+            Place::Across(_) => unreachable!("a case across kernels is compared, not performed"),
+        };
+        let count = results.len();
+        for (planned, result) in left.iter().zip(results) {
+            let result = conclude(planned, report, &first.folder(), result);
+            on(planned, Moment::Judged(result, count));
         }
-        Place::On(kernel) => in_vm(hypervisor, planned, kernel, report, &mut result, on),
-        Place::Across(_) => unreachable!("a case across kernels is compared, not performed"),
+        left = &left[count..];
     }
-    result.duration_ms = milliseconds(begun.elapsed());
-    conclude(planned, report, result)
 }
 
-/// The result as it is reported: in one line, with the way to have it again, and kept in its folder.
-pub(crate) fn conclude(planned: &Planned, report: &Path, mut result: CaseResult) -> CaseResult {
+/// The result as it is reported: in one line, with the way to have it again, and kept in `folder` of the
+/// report, which is its own or that of the first round in its VM.
+pub(crate) fn conclude(
+    planned: &Planned,
+    report: &Path,
+    folder: &str,
+    mut result: CaseResult,
+) -> CaseResult {
     if planned.repetition > 0 || matches!(result.verdict, Verdict::Fail | Verdict::Infra) {
         result.evidence.push(format!("again: {}", planned.again()));
     }
     result.detail = one_line(&result.detail);
+    let outcome_file = if folder == planned.folder() {
+        String::from("outcome.json")
+    } else {
+        format!("outcome.{}.json", planned.repetition + 1)
+    };
     if !matches!(planned.place, Place::Nowhere { .. })
-        && let Err(error) = report::write_outcome(&report.join(planned.folder()), &result)
+        && let Err(error) = report::write_outcome(&report.join(folder), &outcome_file, &result)
     {
         result.verdict = Verdict::Infra;
         result.detail = format!("{error}; without that the verdict was: {}", result.detail);
@@ -128,82 +154,137 @@ pub fn without_verdict(planned: &Planned) -> CaseResult {
     }
 }
 
-fn in_vm(
+/// As many of `rounds` as are good for one VM: their results, one at least.
+fn sit(
     hypervisor: &dyn Hypervisor,
-    planned: &Planned,
+    rounds: &[&Planned],
     kernel: &str,
     report: &Path,
-    result: &mut CaseResult,
-    on: &mut dyn FnMut(Moment<'_>),
-) {
-    let folder = report.join(planned.folder());
+    on: &mut dyn FnMut(&Planned, Moment<'_>),
+) -> Vec<CaseResult> {
+    let first = rounds[0];
+    let folder = report.join(first.folder());
     if let Err(error) = fresh_folder(&folder) {
-        result.detail = format!(
-            "cannot make the evidence folder {}: {error}",
-            folder.display()
-        );
-        return;
+        let folder = folder.display();
+        return vec![CaseResult {
+            detail: format!("cannot make the evidence folder {folder}: {error}"),
+            ..without_verdict(first)
+        }];
     }
     let console = folder.join("console.log");
     let begun = Instant::now();
     let stage = Stage::Bare {
-        topology: planned.case.topology,
-        examples: planned.case.group.runs_examples(),
+        topology: first.case.topology,
+        examples: first.case.group.runs_examples(),
     };
-    let testimony = match hypervisor.boot(kernel, stage, &console) {
-        Err(why) => Testimony::NoGuest(why),
+    let (heard, ready) = match hypervisor.boot(kernel, stage, &console) {
+        Err(why) => (vec![(Testimony::NoGuest(why), begun.elapsed())], None),
         Ok(guest) => {
             let after = begun.elapsed();
-            result.start_ms = Some(milliseconds(after));
-            on(Moment::Ready(after));
-            hear(hypervisor, planned, guest, &mut |note| {
-                on(Moment::Note(note));
-            })
+            on(first, Moment::Ready(after));
+            let heard = hear(hypervisor, rounds, guest, &console, &mut |note| {
+                on(first, Moment::Note(note));
+            });
+            (heard, Some(milliseconds(after)))
         }
     };
     let log = Scan::of_file(&console).map_err(|error| error.to_string());
-    (result.verdict, result.detail) = judge(&testimony, &log, planned.case.expects_splat);
-    if let Testimony::Outcome(outcome) = testimony {
-        result.evidence.extend(outcome.evidence);
+    let is_alone = heard.len() == 1;
+    let mut results = Vec::new();
+    for ((planned, job), (testimony, took)) in rounds.iter().zip(1..).zip(heard) {
+        let log = match &log {
+            Ok(scan) if !is_alone && !scan.jobs.contains(&job) => Err(format!(
+                "the kernel log does not tell where round {job} in this VM begins"
+            )),
+            Ok(scan) if !is_alone => Ok(scan.of_job(job)),
+            whole => whole.clone(),
+        };
+        let mut result = without_verdict(planned);
+        (result.verdict, result.detail) = judge(&testimony, &log, planned.case.expects_splat);
+        result.duration_ms = milliseconds(took);
+        if job == 1 {
+            result.start_ms = ready;
+            result.duration_ms += ready.unwrap_or_default();
+        }
+        if let Testimony::Outcome(outcome) = testimony {
+            result.evidence.extend(outcome.evidence);
+        }
+        for splat in log.iter().flat_map(|scan| &scan.splats) {
+            result.evidence.push(format!("kernel log: {splat}"));
+        }
+        if console.exists() {
+            let folder = first.folder();
+            result
+                .evidence
+                .push(format!("console: {folder}/console.log"));
+        }
+        results.push(result);
     }
-    for splat in log.iter().flat_map(|scan| &scan.splats) {
-        result.evidence.push(format!("kernel log: {splat}"));
-    }
-    if console.exists() {
-        result
-            .evidence
-            .push(format!("console: {}/console.log", planned.folder()));
-    }
+    results
 }
 
-/// The guest's testimony. The VM is gone, and its console complete, when this returns.
+/// The guest's testimony on each round that it was asked for, and how long that took. The VM is gone, and
+/// its console complete, when this returns.
 fn hear(
     hypervisor: &dyn Hypervisor,
-    planned: &Planned,
+    rounds: &[&Planned],
     mut guest: Box<dyn Guest>,
+    console: &Path,
     on_note: &mut dyn FnMut(&str),
-) -> Testimony {
+) -> Vec<(Testimony, Duration)> {
     let patience = hypervisor.patience();
-    let errand = Errand {
-        name: planned.case.name,
-        seed: planned.seed,
-        deadline: planned.case.deadline * patience,
-        patience,
-    };
-    let outcome = match guest.run(&errand, on_note) {
-        Ok(outcome) if unknown_case::is_told_by(&outcome) => {
-            return Testimony::Lost(outcome.detail);
+    let mut heard = Vec::new();
+    for (planned, round) in rounds.iter().zip(1..) {
+        if rounds.len() > 1 {
+            on_note(&format!("round {round} of {}", rounds.len()));
         }
-        Ok(outcome) => outcome,
-        Err(why) => return Testimony::Lost(why),
-    };
-    match (guest.power_off(), outcome.status) {
-        // A kernel that cannot power off may have more to say than it could: no pass on half a log.
-        (Err(why), Status::Pass) => {
-            Testimony::Lost(format!("the guest said pass, but then: {why}"))
+        let begun = Instant::now();
+        let errand = Errand {
+            name: planned.case.name,
+            seed: planned.seed,
+            deadline: planned.case.deadline * patience,
+            patience,
+        };
+        let testimony = match guest.run(&errand, on_note) {
+            Ok(outcome) if unknown_case::is_told_by(&outcome) => Testimony::Lost(outcome.detail),
+            Ok(outcome) => Testimony::Outcome(outcome),
+            Err(why) => Testimony::Lost(why),
+        };
+        // What failed, or was complained about, may have left anything behind.
+        let goes_on = has_passed(&testimony)
+            && planned.case.expects_splat.is_none()
+            && Scan::of_file(console).is_ok_and(|scan| scan.splats.is_empty());
+        heard.push((testimony, begun.elapsed()));
+        if !goes_on {
+            break;
         }
-        _ => Testimony::Outcome(outcome),
     }
+    let begun = Instant::now();
+    if heard
+        .iter()
+        .all(|(testimony, _)| !matches!(testimony, Testimony::Lost(_)))
+        && let Err(why) = guest.power_off()
+    {
+        // A kernel that cannot power off may have more to say than it could: no pass on half a log.
+        let passed = heard.iter_mut().map(|(testimony, _)| testimony);
+        for testimony in passed.filter(|testimony| has_passed(testimony)) {
+            *testimony = Testimony::Lost(format!("the guest said pass, but then: {why}"));
+        }
+    }
+    if let Some((_, took)) = heard.last_mut() {
+        *took += begun.elapsed();
+    }
+    heard
+}
+
+fn has_passed(testimony: &Testimony) -> bool {
+    matches!(
+        testimony,
+        Testimony::Outcome(Outcome {
+            status: Status::Pass,
+            ..
+        })
+    )
 }
 
 pub(crate) fn fresh_folder(folder: &Path) -> std::io::Result<()> {

@@ -117,7 +117,7 @@ struct RunArguments {
     /// Seed of everything random [default: a random one, printed]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
     seed: Option<u64>,
-    /// Run each case N times with different seeds, and report how often it passed
+    /// Run each case N times with different seeds, up to 20 in one VM, and report how often it passed
     #[arg(long, value_name = "N", default_value = "1")]
     repeat: NonZeroU32,
     /// Boot a VM for each case rather than restore a snapshot; there are no snapshots yet, so this is

@@ -83,6 +83,8 @@ pub enum Event {
         index: usize,
         /// What came of it.
         result: CaseResult,
+        /// How many of its rounds shared the VM.
+        rounds: usize,
         /// The command that runs it again.
         again: String,
     },

@@ -199,30 +199,49 @@ struct Shared {
     jobs: usize,
 }
 
-/// What one worker takes on: a case by itself, or all that are compared across the same kernels.
+/// Rounds of a case that share a VM at most.
+const ROUNDS: usize = 20;
+
+/// What one worker takes on: rounds of a case, or all that are compared across the same kernels.
 enum Task<'a> {
-    Case(&'a Planned),
+    Rounds(Vec<&'a Planned>),
     Comparison(Vec<&'a Planned>),
 }
 
-/// The plan as tasks, in its order; a comparison stands where its first case does.
+impl<'a> Task<'a> {
+    fn begun_by(planned: &'a Planned) -> Self {
+        match planned.place {
+            Place::Across(_) => Self::Comparison(vec![planned]),
+            _ => Self::Rounds(vec![planned]),
+        }
+    }
+
+    /// Takes `planned` in if it belongs here.
+    fn takes(&mut self, planned: &'a Planned) -> bool {
+        let (members, belongs) = match self {
+            Self::Rounds(rounds) => {
+                let is_another = rounds[0].case.name == planned.case.name && rounds.len() < ROUNDS;
+                (rounds, is_another)
+            }
+            Self::Comparison(cases) => {
+                let is_beside =
+                    cases[0].place == planned.place && cases[0].repetition == planned.repetition;
+                (cases, is_beside)
+            }
+        };
+        if belongs {
+            members.push(planned);
+        }
+        belongs
+    }
+}
+
+/// The plan as tasks; each stands where its first case does.
 fn tasks(plan: &[Planned]) -> VecDeque<Task<'_>> {
     let mut tasks: VecDeque<Task<'_>> = VecDeque::new();
     for planned in plan {
-        let together = tasks.iter_mut().find_map(|task| match task {
-            Task::Comparison(cases)
-                if matches!(planned.place, Place::Across(_))
-                    && cases[0].place == planned.place
-                    && cases[0].repetition == planned.repetition =>
-            {
-                Some(cases)
-            }
-            _ => None,
-        });
-        match (together, &planned.place) {
-            (Some(cases), _) => cases.push(planned),
-            (None, Place::Across(_)) => tasks.push_back(Task::Comparison(vec![planned])),
-            (None, _) => tasks.push_back(Task::Case(planned)),
+        if !tasks.iter_mut().any(|task| task.takes(planned)) {
+            tasks.push_back(Task::begun_by(planned));
         }
     }
     tasks
@@ -252,8 +271,8 @@ fn direct(
                         .expect("no worker panics with it")
                         .pop_front();
                     match next {
-                        Some(Task::Case(planned)) => {
-                            work(hypervisor.as_ref(), planned, shared, tell);
+                        Some(Task::Rounds(rounds)) => {
+                            work(hypervisor.as_ref(), &rounds, shared, tell);
                         }
                         Some(Task::Comparison(cases)) => compat::compare(
                             hypervisor.as_ref(),
@@ -271,31 +290,34 @@ fn direct(
     Ok(())
 }
 
-fn work(hypervisor: &dyn Hypervisor, planned: &Planned, shared: &Shared, tell: &Sender<Message>) {
-    let index = planned.index;
+fn work(hypervisor: &dyn Hypervisor, rounds: &[&Planned], shared: &Shared, tell: &Sender<Message>) {
     // Nobody listens any more only when the process is about to end.
     let on = |event| drop(tell.send(Message::Event(event)));
-    on(Event::Started {
-        index,
-        name: planned.case.name.to_owned(),
-    });
-    let result = perform(
+    perform(
         hypervisor,
-        planned,
+        rounds,
         &shared.directory,
-        &mut |moment| match moment {
-            Moment::Ready(after) => on(Event::Ready { index, after }),
-            Moment::Note(text) => on(Event::Note {
-                index,
-                text: text.to_owned(),
-            }),
+        &mut |planned, moment| {
+            let index = planned.index;
+            on(match moment {
+                Moment::Started => Event::Started {
+                    index,
+                    name: planned.case.name.to_owned(),
+                },
+                Moment::Ready(after) => Event::Ready { index, after },
+                Moment::Note(text) => Event::Note {
+                    index,
+                    text: text.to_owned(),
+                },
+                Moment::Judged(result, rounds) => Event::Judged {
+                    index,
+                    result,
+                    rounds,
+                    again: planned.again(),
+                },
+            });
         },
     );
-    on(Event::Judged {
-        index,
-        result,
-        again: planned.again(),
-    });
 }
 
 /// The hypervisor of a plan whose every case is skipped.

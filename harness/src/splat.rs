@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use nlring_channel::{LOG_MARK, LOG_MARK_END};
 use regex::{Regex, RegexSet};
 
 /// What a matching line does to the report it stands in.
@@ -90,6 +91,8 @@ pub struct Splat {
     pub kind: &'static str,
     /// Where its headline stands in the log; the first line is 1.
     pub line: usize,
+    /// The job of the guest that had begun last, if one had.
+    pub job: Option<u32>,
     /// The headline, without the time.
     pub headline: String,
     /// The kernel's lines from the headline up to the next splat, 120 at most.
@@ -139,6 +142,8 @@ pub enum Unreadable {
 pub struct Scan {
     /// The complaints, in the order of the log.
     pub splats: Vec<Splat>,
+    /// The jobs whose beginning the log tells, in its order.
+    pub jobs: Vec<u32>,
 }
 
 impl Scan {
@@ -173,7 +178,21 @@ impl Scan {
         Ok(scan)
     }
 
+    /// What it says of the jobs that began as number `job`, and of the time before the first of them.
+    #[must_use]
+    pub fn of_job(&self, job: u32) -> Self {
+        let is_its = |splat: &&Splat| splat.job.is_none_or(|other| other == job);
+        Self {
+            splats: self.splats.iter().filter(is_its).cloned().collect(),
+            jobs: vec![job],
+        }
+    }
+
     fn hear(&mut self, line: usize, text: &str) {
+        if let Some(job) = begun(text) {
+            self.jobs.push(job);
+            return;
+        }
         let matched = MATCHER
             .matches(text)
             .iter()
@@ -194,12 +213,19 @@ impl Scan {
             (Some((kind, ..)), _) => self.splats.push(Splat {
                 kind,
                 line,
+                job: self.jobs.last().copied(),
                 headline: text.trim().to_owned(),
                 body: vec![text.to_owned()],
             }),
             (None, None) => {}
         }
     }
+}
+
+/// The number of the job that this line of the log is the beginning of.
+fn begun(text: &str) -> Option<u32> {
+    let (number, _) = text.strip_prefix(LOG_MARK)?.split_once(LOG_MARK_END)?;
+    number.parse().ok()
 }
 
 #[cfg(test)]
@@ -248,6 +274,27 @@ mod tests {
                 .len(),
             1
         );
+    }
+
+    #[test]
+    fn a_splat_belongs_to_the_job_that_had_begun_last() {
+        let log = "[    0.000000] Linux version 6.1.1\n\
+             [    0.500000] refcount_t: while it booted\n\
+             [    1.000000] nlring: job 1 begins: one, seed 7\n\
+             [    2.000000] nlring: job 2 begins: two, seed 8\n\
+             nlring: job 9 begins: says a program\n\
+             [    2.500000] kernel BUG at a.c:1!\n\
+             [    2.600000] Call Trace:\n";
+        let scan = Scan::of(log).unwrap();
+        assert_eq!(scan.jobs, [1, 2]);
+        let kinds = |scan: Scan| {
+            scan.splats
+                .iter()
+                .map(|splat| splat.kind)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(scan.of_job(1)), ["refcount"]);
+        assert_eq!(kinds(scan.of_job(2)), ["refcount", "kernel-bug"]);
     }
 
     #[test]

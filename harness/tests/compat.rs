@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nlring_cases::compat::evidence;
 use nlring_cases::{Case, Group, Kernel, Setting, Topology};
-use nlring_channel::{Outcome, Status};
+use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::event::Event;
 use nlring_harness::place::Candidate;
@@ -30,6 +30,7 @@ struct Puppets;
 struct Puppet {
     kernel: String,
     round: u32,
+    jobs: u32,
     console: PathBuf,
 }
 
@@ -42,6 +43,7 @@ impl Hypervisor for Puppets {
         Ok(Box::new(Puppet {
             kernel: kernel.to_owned(),
             round,
+            jobs: 0,
             console: console.to_owned(),
         }))
     }
@@ -68,7 +70,11 @@ impl Guest for Puppet {
         if kernel == "c" {
             frames = 100;
         }
-        self.log(&format!("[    1.000000] nlring: {} begins\n", errand.name));
+        self.jobs += 1;
+        self.log(&format!(
+            "[    1.000000] {LOG_MARK}{}{LOG_MARK_END}\n",
+            self.jobs
+        ));
         match (errand.name, kernel) {
             ("differs_once", "c") if round == 2 => said[0] = String::from("FAIL: one"),
             ("is_unstable_without_the_series", "c-plain") if round == 3 => {
@@ -101,7 +107,6 @@ impl Guest for Puppet {
             ("is_lost", "c-off") if round == 2 => return Err(String::from("lost the VM")),
             _ => {}
         }
-        self.log(&format!("[    1.000000] nlring: {} ended\n", errand.name));
         let mut lines = vec![
             format!("{}exit status: {exit}", evidence::ENDING),
             format!("{}{frames}", evidence::IN_FRAMES),

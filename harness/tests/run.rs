@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nlring_cases::{Case, Group, Kernel, Setting, Topology};
-use nlring_channel::{Outcome, Status};
+use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
@@ -31,6 +31,7 @@ struct Puppets;
 struct Puppet {
     console: std::path::PathBuf,
     name: String,
+    jobs: u32,
 }
 
 impl Hypervisor for Puppets {
@@ -45,6 +46,7 @@ impl Hypervisor for Puppets {
         Ok(Box::new(Puppet {
             console: console.to_owned(),
             name: String::new(),
+            jobs: 0,
         }))
     }
 
@@ -72,6 +74,13 @@ impl Guest for Puppet {
             (5, Duration::from_secs(10))
         );
         on_note("half way");
+        self.jobs += 1;
+        if errand.name != "does_not_mark_its_log" || self.jobs == 1 {
+            self.log(&format!(
+                "[    1.000000] {LOG_MARK}{}{LOG_MARK_END}\n",
+                self.jobs
+            ));
+        }
         let status = match errand.name {
             "says_fail" => Status::Fail,
             "says_skip" => Status::Skip,
@@ -82,6 +91,14 @@ impl Guest for Puppet {
                 return Err(String::from("lost the VM: QEMU ended"));
             }
             "is_unknown_to_the_guest" => return Ok(unknown_case::outcome(errand.name)),
+            "warns_in_the_third_round" if self.jobs == 3 => {
+                self.log(WARNING);
+                Status::Pass
+            }
+            "fails_in_the_third_round" if self.jobs == 3 => Status::Fail,
+            "is_lost_in_the_third_round" if self.jobs == 3 => {
+                return Err(String::from("lost the VM: QEMU ended"));
+            }
             "warns" | "warns_as_announced" => {
                 self.log(WARNING);
                 Status::Pass
@@ -334,6 +351,111 @@ fn repetitions_get_seeds_and_folders_of_their_own() {
         );
         assert!(case.evidence.contains(&format!("seed {}", case.seed)));
     }
+}
+
+const fn round(name: &'static str) -> Case {
+    case(name, Kernel::Ringed, None)
+}
+
+static REPEATED: [Case; 6] = [
+    round("passes"),
+    round("warns_in_the_third_round"),
+    round("fails_in_the_third_round"),
+    round("is_lost_in_the_third_round"),
+    round("does_not_mark_its_log"),
+    round("never_powers_off"),
+];
+
+/// The verdicts of 25 rounds of this case, and the VMs that they were had in, by their folders.
+fn rounds(name: &str) -> (Vec<Verdict>, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let filters = [name.to_owned()];
+    let asked = Request {
+        repeat: 25,
+        ..request(&filters)
+    };
+    let run = Run {
+        plan: plan(&REPEATED, &matrix(), &asked).unwrap(),
+        seed: 9,
+        jobs: 2,
+        report: Report::open(directory.path()).unwrap(),
+    };
+    let prepare =
+        |_: &[String], _: &mut dyn FnMut(Event)| Ok(Box::new(Puppets) as Box<dyn Hypervisor>);
+    let results = run.carry_out(prepare, &mut Recorder::default()).unwrap();
+    for (case, repetition) in results.cases.iter().zip(1..) {
+        let console = case
+            .evidence
+            .iter()
+            .find_map(|line| line.strip_prefix("console: "));
+        let folder = console.unwrap().strip_suffix("/console.log").unwrap();
+        let own = match repetition {
+            1 => name.to_owned(),
+            _ => format!("{name}.{repetition}"),
+        };
+        let outcome = if folder == own {
+            format!("{folder}/outcome.json")
+        } else {
+            format!("{folder}/outcome.{repetition}.json")
+        };
+        let outcome = fs::read_to_string(directory.path().join(outcome)).unwrap();
+        assert!(outcome.contains(&format!("\"seed\": {}", case.seed)));
+        assert_eq!(
+            case.start_ms.is_some(),
+            folder == own,
+            "only the first waits for the VM"
+        );
+    }
+    let mut vms: Vec<String> = fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_dir())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    vms.sort_by_key(|vm| {
+        vm.rsplit('.')
+            .next()
+            .and_then(|number| number.parse::<u32>().ok())
+    });
+    let vms = vms.into_iter().map(|vm| vm.replace(name, "")).collect();
+    (results.cases.iter().map(|case| case.verdict).collect(), vms)
+}
+
+#[test]
+fn rounds_share_a_vm_until_one_does_not_pass() {
+    use Verdict::{Fail, Infra, Pass};
+    let third = |verdict| {
+        let each = (1..=25).map(|round| {
+            if round % 3 == 0 && round <= 24 {
+                verdict
+            } else {
+                Pass
+            }
+        });
+        each.collect::<Vec<_>>()
+    };
+    let by_threes = ["", ".4", ".7", ".10", ".13", ".16", ".19", ".21", ".24"];
+    assert_eq!(
+        rounds("passes"),
+        (vec![Pass; 25], ["", ".21"].map(String::from).to_vec())
+    );
+    for (name, verdict) in [
+        ("warns_in_the_third_round", Fail),
+        ("fails_in_the_third_round", Fail),
+        ("is_lost_in_the_third_round", Infra),
+    ] {
+        // Twenty rounds are one worker's, the other five the next one's.
+        let (verdicts, vms) = rounds(name);
+        let mut expected = third(verdict)[..20].to_vec();
+        expected.extend(&third(verdict)[..5]);
+        assert_eq!(verdicts, expected, "{name}");
+        assert_eq!(vms, by_threes, "{name}");
+    }
+    // A log that does not tell the rounds apart is no witness of any but those that it tells.
+    let (verdicts, _) = rounds("does_not_mark_its_log");
+    let unmarked = verdicts.iter().filter(|verdict| **verdict == Infra).count();
+    assert_eq!(unmarked, 25 - 2, "{verdicts:?}");
+    assert_eq!(rounds("never_powers_off").0, vec![Infra; 25]);
 }
 
 #[test]

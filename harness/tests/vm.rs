@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use nlring_harness::case_run::perform;
+use nlring_harness::case_run::{Moment, perform};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
 use nlring_harness::lab::{self, Lab};
@@ -67,7 +67,11 @@ fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
         seed: 1,
         repeat: 1,
     };
-    let plan = plan::plan(nlring_cases::all(), &lab::candidates(&tree)?, &request)?;
+    let plan = plan::plan(
+        nlring_cases::all(),
+        &lab::candidates(&tree, None)?,
+        &request,
+    )?;
     Ok((tree, plan))
 }
 
@@ -90,7 +94,13 @@ fn run(ground: Option<&Shared>, planned: &Planned) -> Result<(), Failed> {
     };
     let ground = LazyLock::force(ground).as_ref();
     let Ground { lab, report } = ground.map_err(|error| format!("infra: {error}"))?;
-    let result = perform(lab, planned, report, &mut |_| {});
+    let mut judged = None;
+    perform(lab, &[planned], report, &mut |_, moment| {
+        if let Moment::Judged(result, _) = moment {
+            judged = Some(result);
+        }
+    });
+    let result = judged.expect("every round is judged");
     match result.verdict {
         Verdict::Pass => Ok(()),
         Verdict::Skip => {

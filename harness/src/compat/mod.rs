@@ -61,7 +61,8 @@ pub fn compare(
         };
         on(Event::Judged {
             index: planned.index,
-            result: conclude(planned, report, result),
+            result: conclude(planned, report, &planned.folder(), result),
+            rounds: 1,
             again: planned.again(),
         });
     }

@@ -91,7 +91,7 @@ pub(super) fn hold(
             ending = ending.and(ended);
         }
     }
-    let (splats, ending) = match read_log(&path, cases) {
+    let (splats, ending) = match read_log(&path, cases.len()) {
         Ok(splats) => (splats, ending),
         Err(why) => (vec![Vec::new(); cases.len()], ending.and(Err(why))),
     };
@@ -159,29 +159,10 @@ fn run(
     }
 }
 
-/// The log's splats by the program in whose time they fell; one outside of all counts against all.
-fn read_log(path: &Path, cases: &[&Planned]) -> Result<Vec<Vec<Splat>>, String> {
+/// The log's splats by the program in whose time they fell; one of the boot counts against all.
+fn read_log(path: &Path, programs: usize) -> Result<Vec<Vec<Splat>>, String> {
     let scan = Scan::of_file(path).map_err(|error| error.to_string())?;
-    let bytes =
-        fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let log = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = log.lines().collect();
-    let mut by_program = vec![Vec::new(); cases.len()];
-    for splat in scan.splats {
-        let before = lines[..splat.line].iter().rev();
-        let told = before
-            .filter_map(|line| line.split_once("nlring: "))
-            .find_map(|(_, told)| told.trim_end().rsplit_once(' '));
-        let owner = match told {
-            Some((name, "begins")) => cases.iter().position(|planned| planned.case.name == name),
-            _ => None,
-        };
-        match owner {
-            Some(position) => by_program[position].push(splat),
-            None => by_program
-                .iter_mut()
-                .for_each(|all| all.push(splat.clone())),
-        }
-    }
-    Ok(by_program)
+    // Programs are the jobs of their session, in order.
+    let jobs = (1..).take(programs);
+    Ok(jobs.map(|job| scan.of_job(job).splats).collect())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Plain lines, for pipes and logs: one for each thing worth knowing, none rewritten.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(15);
 pub struct Lines<W> {
     to: W,
     progressed: Option<Instant>,
+    /// By case, of rounds in one VM: how many are judged, how many of these passed, and the time they took.
+    together: HashMap<String, (usize, usize, Duration)>,
 }
 
 impl<W: Write> Lines<W> {
@@ -26,6 +29,29 @@ impl<W: Write> Lines<W> {
         Self {
             to,
             progressed: None,
+            together: HashMap::new(),
+        }
+    }
+
+    /// One of several rounds in a VM: those that passed are worth one line, when the VM is done.
+    fn gather(&mut self, result: &CaseResult, rounds: usize) {
+        let entry = self.together.entry(result.name.clone());
+        let (judged, passed, took) = entry.or_default();
+        *judged += 1;
+        if result.verdict == Verdict::Pass {
+            *passed += 1;
+            *took += Duration::from_millis(result.duration_ms);
+        }
+        if *judged == rounds {
+            let (passed, took) = (*passed, seconds(*took));
+            self.together.remove(&result.name);
+            if passed > 0 {
+                let (group, name) = (&result.group, &result.name);
+                let kernel = result.kernel.as_deref().unwrap_or("-");
+                self.say(format_args!(
+                    "pass  {group}::{name} on {kernel}, {passed} rounds in {took}"
+                ));
+            }
         }
     }
 
@@ -82,9 +108,19 @@ impl<W: Write> Renderer for Lines<W> {
                 programs,
                 took,
             } => self.say(session(kernel, *round, *of, *programs, *took)),
-            Event::Judged { result, again, .. } => {
-                for line in judged(result, again) {
-                    self.say(line);
+            Event::Judged {
+                result,
+                rounds,
+                again,
+                ..
+            } => {
+                if *rounds == 1 || result.verdict != Verdict::Pass {
+                    for line in judged(result, again) {
+                        self.say(line);
+                    }
+                }
+                if *rounds > 1 {
+                    self.gather(result, *rounds);
                 }
             }
             Event::Interrupted { signal } => {
@@ -208,6 +244,7 @@ mod tests {
         let judged = |result: &CaseResult| Event::Judged {
             index: 0,
             result: result.clone(),
+            rounds: 1,
             again: String::from("ci/nlring run x"),
         };
         let text = shown(&[

@@ -166,6 +166,7 @@ impl Renderer for Terminal {
                 index,
                 result,
                 again,
+                ..
             } => {
                 if let Some((bar, _)) = self.at_work.remove(index) {
                     bar.finish_and_clear();

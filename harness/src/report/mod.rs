@@ -68,9 +68,9 @@ pub fn json(results: &impl Serialize) -> String {
     text
 }
 
-/// Writes a case's result into its folder, as `outcome.json`.
-pub fn write_outcome(folder: &Path, result: &CaseResult) -> Result<(), Error> {
-    let path = folder.join("outcome.json");
+/// Writes a case's result into `folder`, as the file `name`.
+pub fn write_outcome(folder: &Path, name: &str, result: &CaseResult) -> Result<(), Error> {
+    let path = folder.join(name);
     write_whole(&path, json(result).as_bytes()).map_err(|source| Error::Report { path, source })
 }
 

@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use nlring_channel::{Job, Outcome, ToGuest, ToHost, write_frame};
+use nlring_channel::{Job, LOG_MARK, LOG_MARK_END, Outcome, Status, ToGuest, ToHost, write_frame};
 
+use crate::inventory::Inventory;
 use crate::port::{self, Arrival};
 use crate::{job, links};
 
@@ -115,15 +116,37 @@ fn introduction(nonce: u64) -> ToHost {
 }
 
 fn perform(job: &Job) -> Outcome {
-    match links::bring_up(&job.links) {
-        Ok(()) => job::supervise(job),
-        Err(reason) => job::failed(format!("cannot set up the links: {reason}")),
+    // The kernel's log has to tell what it says during which job. If it does not, the host notices.
+    let (number, name, seed) = (job.number, &job.name, job.seed);
+    let mark = format!("{LOG_MARK}{number}{LOG_MARK_END}: {name}, seed {seed}\n");
+    let _ = fs::write("/dev/kmsg", mark);
+    if let Err(reason) = links::bring_up(&job.links) {
+        return job::failed(format!("cannot set up the links: {reason}"));
+    }
+    let before = Inventory::take();
+    let outcome = job::supervise(job);
+    reproach(outcome, &before.left_since(job.patience))
+}
+
+/// A job that leaves something behind has failed, whatever else it says.
+fn reproach(outcome: Outcome, left: &[String]) -> Outcome {
+    if left.is_empty() {
+        return outcome;
+    }
+    let Outcome { status, detail, .. } = &outcome;
+    Outcome {
+        detail: format!(
+            "it left behind {}; it said {status:?}: {detail}",
+            left.join(", ")
+        ),
+        status: Status::Fail,
+        ..outcome
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use nlring_channel::{FrameReader, Status};
+    use nlring_channel::FrameReader;
 
     use super::*;
 
@@ -162,6 +185,24 @@ mod tests {
             said(&agent.port),
             vec![ToHost::Outcome { job: 3, outcome }; 2]
         );
+    }
+
+    #[test]
+    fn what_is_left_behind_fails_a_job_and_is_named() {
+        let passed = Outcome {
+            status: Status::Pass,
+            detail: "fine".into(),
+            evidence: vec!["e".into()],
+        };
+        assert_eq!(reproach(passed.clone(), &[]), passed);
+        let left = ["interface dummy0".into(), "process 77 (sleep)".into()];
+        let failed = reproach(passed.clone(), &left);
+        assert_eq!(
+            (failed.status, failed.evidence),
+            (Status::Fail, passed.evidence)
+        );
+        let told = "it left behind interface dummy0, process 77 (sleep); it said Pass: fine";
+        assert_eq!(failed.detail, told);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! A job in a process of its own, and the agent's watch over it.
 //!
 //! The two share a socket, the child's standard input: the job goes in as one frame, its outcome
-//! comes back as one. The child's other streams are the console's.
+//! comes back as one. The child's other streams are passed on to the console.
 
 use std::any::Any;
 use std::fs::File;
@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::output::{self, Output};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, dup2_stdin};
 use nlring_channel::{FrameReader, Job, Outcome, Status, write_frame};
@@ -33,19 +34,28 @@ pub(crate) fn failed(detail: String) -> Outcome {
 pub(crate) fn supervise(job: &Job) -> Outcome {
     let mut command = Command::new("/proc/self/exe");
     command.arg(crate::JOB);
-    watch(command, job)
+    watch(command, job, io::stdout())
         .unwrap_or_else(|error| failed(format!("cannot run the job's process: {error}")))
 }
 
-fn watch(mut command: Command, job: &Job) -> io::Result<Outcome> {
+fn watch(
+    mut command: Command,
+    job: &Job,
+    console: impl io::Write + Send + 'static,
+) -> io::Result<Outcome> {
     let until = Instant::now() + Duration::from_millis(job.deadline_ms);
     let (mut ours, theirs) = UnixStream::pair()?;
+    let (listener, printer) = io::pipe()?;
     let mut child = command
         .stdin(OwnedFd::from(theirs))
+        .stdout(printer.try_clone()?)
+        .stderr(printer)
         .process_group(0)
         .spawn()?;
-    drop(command); // and with it our copy of the child's end, so that we see it close
-    let group = Group(Pid::from_raw(child.id().cast_signed()));
+    drop(command); // and with it our copies of the child's ends, so that we see them close
+    let pid = Pid::from_raw(child.id().cast_signed());
+    let group = Group(pid);
+    let output = Output::pass_on(listener, console, move || drop(Group(pid)));
     ours.set_write_timeout(Some(Duration::from_millis(job.deadline_ms.max(1))))?;
     // A child that takes no job has died, and how it died is told below.
     let _ = write_frame(&mut ours, job);
@@ -57,7 +67,19 @@ fn watch(mut command: Command, job: &Job) -> io::Result<Outcome> {
     if status.is_none() {
         child.wait()?;
     }
-    Ok(verdict(job, outcome, status))
+    let is_flood = output.end();
+    Ok(match verdict(job, outcome, status) {
+        outcome if is_flood => Outcome {
+            status: Status::Fail,
+            detail: format!(
+                "it printed more than {} KiB, and was ended: {}",
+                output::LIMIT >> 10,
+                outcome.detail
+            ),
+            ..outcome
+        },
+        outcome => outcome,
+    })
 }
 
 fn verdict(job: &Job, outcome: Option<Outcome>, status: Option<ExitStatus>) -> Outcome {
@@ -241,7 +263,7 @@ mod tests {
     }
 
     fn detail(script: &str, deadline_ms: u64) -> String {
-        let outcome = watch(shell(script), &job(deadline_ms)).unwrap();
+        let outcome = watch(shell(script), &job(deadline_ms), io::sink()).unwrap();
         assert_eq!(outcome.status, Status::Fail);
         outcome.detail
     }
@@ -286,6 +308,16 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_floods_is_ended_and_told_of() {
+        let said = detail("yes | head -c 70000", 10_000);
+        let flood = "it printed more than 64 KiB, and was ended: ";
+        assert!(said.starts_with(flood), "{said}");
+        let start = Instant::now();
+        assert!(detail("yes", 60_000).starts_with(flood));
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
     fn an_outcome_stands_only_if_its_process_ends_well() {
         // The frame of a passed outcome, written by a shell to its standard input.
         let mut frame = Vec::new();
@@ -298,13 +330,21 @@ mod tests {
         let octal: Vec<_> = frame.iter().map(|byte| format!("{byte:03o}")).collect();
         let octal = format!("\\{}", octal.join("\\"));
         let say = format!("printf '{octal}' >&0");
-        assert_eq!(watch(shell(&say), &job(10_000)).unwrap(), passed);
-        let crashed = watch(shell(&format!("{say}; kill -ABRT $$")), &job(10_000)).unwrap();
+        assert_eq!(
+            watch(shell(&say), &job(10_000), io::sink()).unwrap(),
+            passed
+        );
+        let crashed = watch(
+            shell(&format!("{say}; kill -ABRT $$")),
+            &job(10_000),
+            io::sink(),
+        )
+        .unwrap();
         assert_eq!(
             crashed.detail,
             "its process was killed by SIGABRT after it said Pass: fine"
         );
-        let hung = watch(shell(&format!("{say}; sleep 987")), &job(300)).unwrap();
+        let hung = watch(shell(&format!("{say}; sleep 987")), &job(300), io::sink()).unwrap();
         assert_eq!(
             hung.detail,
             "deadline of 0.3 s passed before its process ended, after it said Pass: fine"

@@ -6,8 +6,10 @@
 //! or exits is still reported on.
 
 mod agent;
+mod inventory;
 mod job;
 mod links;
+mod output;
 mod pid1;
 mod port;
 

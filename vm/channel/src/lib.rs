@@ -11,4 +11,4 @@ mod frame;
 mod message;
 
 pub use frame::{FrameError, FrameReader, MAX_BODY, write_frame};
-pub use message::{Job, Link, Outcome, Status, ToGuest, ToHost};
+pub use message::{Job, LOG_MARK, LOG_MARK_END, Link, Outcome, Status, ToGuest, ToHost};

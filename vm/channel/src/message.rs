@@ -71,6 +71,11 @@ pub struct Job {
     pub links: Vec<Link>,
 }
 
+/// The line of the guest's kernel log at which job 7 begins is this, the number, and [`LOG_MARK_END`].
+pub const LOG_MARK: &str = "nlring: job ";
+/// What stands behind the number in such a line; something for people may follow.
+pub const LOG_MARK_END: &str = " begins";
+
 /// One NIC of the guest, found by its MAC address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
