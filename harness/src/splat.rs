@@ -198,10 +198,11 @@ impl Scan {
             .iter()
             .next()
             .map(|index| &PATTERNS[index]);
+        let now = self.jobs.last().copied();
         let telling = self
             .splats
             .last_mut()
-            .filter(|splat| splat.body.len() < REACH);
+            .filter(|splat| splat.body.len() < REACH && splat.job == now);
         match (matched, telling) {
             // One fault in two lines, as a page fault and its "Oops", or BUG() and its "invalid opcode".
             (Some((_, Follows, ..)) | None, Some(splat)) => splat.body.push(text.to_owned()),
@@ -213,7 +214,7 @@ impl Scan {
             (Some((kind, ..)), _) => self.splats.push(Splat {
                 kind,
                 line,
-                job: self.jobs.last().copied(),
+                job: now,
                 headline: text.trim().to_owned(),
                 body: vec![text.to_owned()],
             }),
