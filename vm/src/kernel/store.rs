@@ -48,6 +48,8 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         return Ok(None);
     };
     Ok(Some(Built {
+        // The matrix knows.
+        debug: false,
         name: identity.name,
         release: identity.release,
         base: identity.base,
