@@ -21,6 +21,10 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, dup2_stdin};
 use nlring_channel::{FrameReader, Job, Outcome, Status, write_frame};
 
+/// How long a process may take to die of SIGKILL, on a fast machine: one that does not is held by the
+/// kernel, which is an outcome, and not to be waited for.
+const DYING: Duration = Duration::from_secs(1);
+
 /// A failed outcome for this reason.
 pub(crate) fn failed(detail: String) -> Outcome {
     Outcome {
@@ -64,11 +68,14 @@ fn watch(
     // one of the things that are looked for.
     let status = await_exit(&mut child, until)?;
     drop(group);
-    if status.is_none() {
-        child.wait()?;
-    }
+    let has_died = status.is_some() || {
+        let _ = child.kill(); // also where it has left its group
+        await_exit(&mut child, Instant::now() + DYING * job.patience)?.is_some()
+    };
     let is_flood = output.end();
-    Ok(match verdict(job, outcome, status) {
+    let outcome = verdict(job, outcome, status);
+    Ok(match outcome {
+        outcome if !has_died => undying(outcome),
         outcome if is_flood => Outcome {
             status: Status::Fail,
             detail: format!(
@@ -80,6 +87,17 @@ fn watch(
         },
         outcome => outcome,
     })
+}
+
+/// The outcome of a job whose process is still there although it was killed.
+fn undying(outcome: Outcome) -> Outcome {
+    Outcome {
+        detail: format!(
+            "{}, and it does not die: the kernel does not let go of it",
+            outcome.detail
+        ),
+        ..outcome
+    }
 }
 
 fn verdict(job: &Job, outcome: Option<Outcome>, status: Option<ExitStatus>) -> Outcome {
@@ -315,6 +333,21 @@ mod tests {
         let start = Instant::now();
         assert!(detail("yes", 60_000).starts_with(flood));
         assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_job_that_leaves_its_group_is_killed_all_the_same() {
+        let leave = "exec perl -e 'setpgrp(0, getpgrp(getppid())); sleep 987'";
+        assert_eq!(detail(leave, 300), "deadline of 0.3 s passed");
+    }
+
+    #[test]
+    fn a_process_that_does_not_die_is_an_outcome() {
+        let outcome = undying(verdict(&job(300), None, None));
+        assert_eq!(outcome.status, Status::Fail);
+        let told =
+            "deadline of 0.3 s passed, and it does not die: the kernel does not let go of it";
+        assert_eq!(outcome.detail, told);
     }
 
     #[test]
