@@ -16,12 +16,14 @@ use crate::option::{NETLINK_RX_RING, RINGS, assert_refused, request_for, set, te
 use crate::{Case, Setting, case, child, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Limits, root_of_ones_own_namespaces_may_have_rings_there),
-    case!(Limits, a_socket_keeps_to_the_namespace_it_is_of),
+    case!(Limits, root_of_ones_own_namespaces_may_have_rings_there)
+        .proves("setup-capability-there"),
+    case!(Limits, a_socket_keeps_to_the_namespace_it_is_of).proves("setup-capability"),
     case!(
         Limits,
         senders_appear_in_the_user_namespace_of_the_rings_owner
-    ),
+    )
+    .proves("rx-uid-gid rx-uid-gid-translated rx-uid-gid-pinned"),
 ];
 
 /// Somebody without any right.

@@ -87,6 +87,9 @@ pub struct Case {
     pub deadline: Duration,
     /// What the kernel log must show, if this case provokes a splat on purpose.
     pub expects_splat: Option<&'static str>,
+    /// The [clauses](crate::clause) of which it would notice if one were broken: their ids, with spaces
+    /// between them.
+    pub proves: &'static str,
     /// Proves it.
     pub run: fn(&mut Setting) -> anyhow::Result<()>,
 }
@@ -106,6 +109,7 @@ impl Case {
             kernel: Kernel::Ringed,
             deadline: Duration::from_secs(5),
             expects_splat: None,
+            proves: "",
             run,
         }
     }
@@ -128,6 +132,17 @@ impl Case {
     pub const fn within(self, seconds: u64) -> Self {
         let deadline = Duration::from_secs(seconds);
         Self { deadline, ..self }
+    }
+
+    /// The same, which would notice if one of these clauses were broken.
+    #[must_use]
+    pub const fn proves(self, proves: &'static str) -> Self {
+        Self { proves, ..self }
+    }
+
+    /// The ids of the clauses of which it would notice if one were broken.
+    pub fn clauses(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.proves.split_whitespace()
     }
 }
 

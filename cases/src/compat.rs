@@ -88,6 +88,7 @@ pub(crate) fn cases() -> Vec<Case> {
             kernel: Kernel::Any,
             deadline: selftest.deadline,
             expects_splat: None,
+            proves: "rest-off-unchanged rest-on-unchanged",
             run,
         })
         .collect()

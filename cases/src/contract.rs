@@ -7,8 +7,9 @@ pub const SETUP: &[Clause] = clauses! {
     "setup-frame-place" =>
         "Frame i lies in block i / frames_per_block at (i % frames_per_block) * nm_frame_size: none \
          straddles two blocks, and the rest of a block is not used.",
-    "setup-large-blocks" =>
-        "A block may be larger than the page allocator gives in one piece, and is contiguous all the same.",
+    "setup-blocks" =>
+        "A block is contiguous whatever multiple of the page size it has, also where no compound page is of \
+         that size.",
     "setup-capability" =>
         "Without `CAP_NET_ADMIN` in the user namespace that owns the socket's network namespace, a set-up \
          is refused: `EPERM`.",
@@ -134,9 +135,11 @@ pub const RX: &[Clause] = clauses! {
     "rx-pid-kernel" =>
         "`nm_pid` is 0 for messages of the kernel.",
     "rx-uid-gid" =>
-        "`nm_uid` and `nm_gid` are the sender's, as the user namespace of whoever set the ring up has them.",
+        "`nm_uid` and `nm_gid` are the sender's.",
+    "rx-uid-gid-translated" =>
+        "`nm_uid` and `nm_gid` are translated into the user namespace of whoever set the ring up.",
     "rx-uid-gid-pinned" =>
-        "That user namespace is the one at set-up, wherever the socket is passed and the owner goes later.",
+        "That user namespace is the one at set-up, whoever sends, reads or has the socket later.",
     "rx-came-to-nothing" =>
         "A frame reserved for a message that then comes to nothing is published with `nm_len` 0.",
     "rx-copy" =>
@@ -149,13 +152,16 @@ pub const RX: &[Clause] = clauses! {
     "rx-released" =>
         "A frame that the user gives back is used again when its turn comes.",
     "rx-skip" =>
-        "The kernel passes `SKIP` frames, for messages that fit and for those that do not, and leaves them \
-         alone.",
+        "The kernel passes `SKIP` frames, and leaves them alone.",
+    "rx-skip-copy" =>
+        "The kernel passes `SKIP` frames for messages that do not fit, too.",
     "rx-skip-locked" =>
         "`SKIP` frames are passed only with the taking of a later frame: where none can be taken, the turn \
          stays where it is.",
     "rx-skip-bound" =>
         "More than 1024 `SKIP` frames in a row are a full ring, and 1024 are not.",
+    "rx-skip-due" =>
+        "A frame that was passed and given back is not taken before what came in its place was read or kept.",
     "rx-skip-reader" =>
         "A reader that keeps frames by the rule, and releases them at any time, reads every message once, in \
          order.",
@@ -166,8 +172,7 @@ pub const RX: &[Clause] = clauses! {
     "rx-copied-once" =>
         "A message is copied once, straight into its frame.",
     "rx-nsid" =>
-        "A message that carries a namespace id for `NETLINK_LISTEN_ALL_NSID` always comes as `COPY`, and \
-         `recvmsg` tells the id.",
+        "A message that carries a namespace id for `NETLINK_LISTEN_ALL_NSID` always comes as `COPY`.",
     "rx-compat-twin" =>
         "A message that has a 32-bit twin always comes as `COPY`.",
     "rx-copy-pairs" =>
@@ -178,10 +183,13 @@ pub const RX: &[Clause] = clauses! {
         "For a message that the receive buffer cannot hold no frame is taken, and it is dropped as at a full \
          ring.",
     "rx-early" =>
-        "In allocation order a ring-aware sender takes the frame, and copies the bulk, before its own locks.",
+        "In allocation order a ring-aware sender takes the frame before its own locks.",
+    "rx-early-bulk" =>
+        "In allocation order the bulk of a message is copied outside every lock: several CPUs fill frames at \
+         the same time.",
     "rx-early-generation" =>
-        "A frame taken early for a ring that is gone, or another socket, is not used: the message is delivered \
-         as if none had been taken.",
+        "A frame taken early for a ring that is gone, or for another socket, is not used: the message is \
+         delivered as if none had been taken.",
     "rx-ordered" =>
         "In an ordered ring frames, `COPY` included, stand in the order of sending.",
     "rx-ordered-ids" =>
@@ -224,6 +232,8 @@ pub const TX: &[Clause] = clauses! {
         "`sendto` with no buffer and length 0 flushes the ring.",
     "tx-flush-sendmsg" =>
         "`sendmsg` with one empty `iov` whose base is `NULL` flushes the ring.",
+    "tx-flush-null" =>
+        "An empty send from an address that is not `NULL` is no flush: `ENODATA`, and no frame is taken.",
     "tx-plain-sends" =>
         "Ordinary sends work on a socket with a TX ring as ever, and take no frame.",
     "tx-in-turn" =>
@@ -240,10 +250,11 @@ pub const TX: &[Clause] = clauses! {
     "tx-send-buffer" =>
         "A message from a frame meets the limit of the send buffer as one by `sendto` does.",
     "tx-credentials" =>
-        "A message from a frame is sent with the capabilities, credentials and security checks of the caller \
-         of the flush, as one by `sendto` is.",
+        "A message from a frame meets the capability checks that one by `sendto` of the same caller meets.",
     "tx-no-more-checks" =>
         "Nothing that `sendto` would send is refused from a frame.",
+    "tx-answers" =>
+        "What a family refuses is answered as it is for `sendto`, and is no error of the flush.",
     "tx-bytes" =>
         "A flush returns the bytes that it sent.",
     "tx-nothing" =>
@@ -273,8 +284,15 @@ pub const TX: &[Clause] = clauses! {
         "One frame may carry several netlink messages back to back, and each is answered.",
     "tx-no-ring" =>
         "Without a TX ring the call is the empty send that it always was: `ENODATA`.",
+    "tx-one-at-a-time" =>
+        "Of flushes at once each frame is sent by one, and a flush that may not wait gets `EAGAIN`.",
     "tx-torn-down" =>
         "A flush that meets the tear-down of its ring ends with a clear error or its count, never a fault.",
+    "tx-tear-down-waits" =>
+        "A tear-down waits for a flush to end, and a signal ends the waiting: `EINTR`.",
+    "tx-untrusted" =>
+        "Whatever the user writes into the ring, while it is flushed and from any thread, does the kernel no \
+         harm.",
     "tx-multicast" =>
         "A flush to a multicast group is refused, `EOPNOTSUPP`, and its frames stay.",
 };
@@ -292,8 +310,10 @@ pub const MULTICAST: &[Clause] = clauses! {
         "A refusal leaves the socket as it was: port, memberships, ring and traffic.",
     "multicast-others" =>
         "Other listeners of a group notice nothing of a refusal.",
-    "multicast-errors-first" =>
-        "What else is wrong with a join, `EPERM` and `EINVAL`, is told before the refusal.",
+    "multicast-einval-first" =>
+        "A group that does not exist is `EINVAL` with a ring as without.",
+    "multicast-eperm-first" =>
+        "Who may not join at all is told so, `EPERM`, before the refusal.",
     "multicast-before-callback" =>
         "The refusal comes before any callback of the family.",
     "multicast-before-autobind" =>
@@ -362,9 +382,7 @@ pub const DUMP: &[Clause] = clauses! {
     "dump-recvmsg" =>
         "A dump goes on from `recvmsg`.",
     "dump-flush" =>
-        "A dump goes on from a flush of the TX ring.",
-    "dump-flush-empty" =>
-        "A dump goes on from a flush with nothing to send.",
+        "A dump goes on from a flush of the TX ring, also of an empty one.",
     "dump-full" =>
         "A full ring pauses a dump, and nothing else: it goes on when frames are released.",
     "dump-parked" =>
@@ -373,6 +391,8 @@ pub const DUMP: &[Clause] = clauses! {
         "The first part of a dump is parked like any other.",
     "dump-parked-done" =>
         "`NLMSG_DONE` is parked like any other.",
+    "dump-closed" =>
+        "A socket that is closed with a dump under way, or a part parked, leaves nothing behind.",
 };
 
 pub const REST: &[Clause] = clauses! {

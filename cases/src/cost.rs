@@ -14,7 +14,8 @@ use crate::{Case, Setting, Unmet, case, peers};
 pub(crate) const CASES: &[Case] = &[case!(
     Cost,
     a_message_in_a_frame_costs_one_copy_and_no_allocation_more
-)];
+)
+.proves("rx-copied-once")];
 
 const MESSAGES: u32 = 1000;
 

@@ -16,13 +16,20 @@ use crate::option::{assert_refused, set_at, set_number};
 use crate::{Case, Setting, answers, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Ownership, a_frame_says_who_sent_its_message),
-    case!(Ownership, nothing_of_an_earlier_message_stays_in_a_frame),
-    case!(Ownership, a_frame_lies_within_one_block),
-    case!(Ownership, a_socket_filter_sees_what_a_ring_receives),
-    case!(Ordering, copy_frames_stand_as_their_messages_do),
-    case!(Fallback, frames_without_room_mark_every_message),
-    case!(Limits, more_kept_frames_than_the_bound_are_a_full_ring),
+    case!(Ownership, a_frame_says_who_sent_its_message).proves(
+        "rx-layout rx-valid rx-pid rx-pid-kernel rx-uid-gid rx-every-sender multicast-group",
+    ),
+    case!(Ownership, nothing_of_an_earlier_message_stays_in_a_frame)
+        .proves("rx-valid rx-copy rx-room fault-27"),
+    case!(Ownership, a_frame_lies_within_one_block)
+        .proves("setup-frame-place setup-blocks rx-in-turn rx-valid"),
+    case!(Ownership, a_socket_filter_sees_what_a_ring_receives).proves("rest-filter"),
+    case!(Ordering, copy_frames_stand_as_their_messages_do)
+        .proves("rx-in-turn rx-valid rx-copy rx-copy-length rx-copy-pairs"),
+    case!(Fallback, frames_without_room_mark_every_message)
+        .proves("rx-copy rx-copy-length rx-copy-pairs"),
+    case!(Limits, more_kept_frames_than_the_bound_are_a_full_ring)
+        .proves("rx-skip rx-skip-locked rx-skip-bound"),
 ];
 
 /// A socket with an RX ring that programs can send to: the socket, its frames, and its port id.

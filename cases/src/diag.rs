@@ -9,10 +9,14 @@ use crate::option::{RINGS, request_for, set, tear_down};
 use crate::{Case, Kernel, Setting, case, groups, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Diag, sock_diag_tells_the_shape_of_both_rings),
-    case!(Diag, sock_diag_tells_of_rings_only_when_asked),
-    case!(Diag, sock_diag_of_a_kernel_without_rings_tells_of_none).on(Kernel::Plain),
-    case!(Diag, a_kernel_without_rings_knows_neither_option).on(Kernel::Plain),
+    case!(Diag, sock_diag_tells_the_shape_of_both_rings).proves("rest-diag rest-diag-asked"),
+    case!(Diag, sock_diag_tells_of_rings_only_when_asked).proves("rest-diag-asked"),
+    case!(Diag, sock_diag_of_a_kernel_without_rings_tells_of_none)
+        .proves("rest-off")
+        .on(Kernel::Plain),
+    case!(Diag, a_kernel_without_rings_knows_neither_option)
+        .proves("rest-off")
+        .on(Kernel::Plain),
 ];
 
 /// `SOCK_DIAG_BY_FAMILY`.

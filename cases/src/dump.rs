@@ -15,17 +15,23 @@ use crate::parts::{Drive, Dump, Identity, Reader, plain, read, whole};
 use crate::{Case, Setting, answers, case, conntrack, peers, ready, route};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Dump, a_dump_in_a_ring_is_the_dump_of_a_socket).within(10),
-    case!(Dump, a_dump_goes_on_from_poll_and_recvmsg_and_flush),
-    case!(Dump, poll_does_not_sleep_while_a_dump_can_go_on).within(10),
-    case!(Dump, a_dump_asked_for_through_a_ring_comes_through_one),
-    case!(Dump, parts_are_as_large_as_frames_allow),
-    case!(Dump, parts_that_do_not_fit_come_by_copy),
-    case!(Dump, a_dump_that_runs_refuses_another_and_then_makes_room),
-    case!(Dump, other_messages_come_between_the_parts),
-    case!(Dump, a_ring_that_goes_during_a_dump_takes_no_part_along),
-    case!(Dump, a_ring_that_comes_during_a_dump_takes_over),
-    case!(Dump, a_socket_that_closes_during_a_dump_leaves_nothing),
+    case!(Dump, a_dump_in_a_ring_is_the_dump_of_a_socket)
+        .proves("dump-frames dump-whole")
+        .within(10),
+    case!(Dump, a_dump_goes_on_from_poll_and_recvmsg_and_flush)
+        .proves("dump-whole dump-poll dump-recvmsg dump-flush"),
+    case!(Dump, poll_does_not_sleep_while_a_dump_can_go_on)
+        .proves("dump-poll")
+        .within(10),
+    case!(Dump, a_dump_asked_for_through_a_ring_comes_through_one)
+        .proves("dump-whole dump-flush fault-14"),
+    case!(Dump, parts_are_as_large_as_frames_allow).proves("dump-part-minimum dump-part-frame"),
+    case!(Dump, parts_that_do_not_fit_come_by_copy).proves("dump-part-minimum dump-part-copy"),
+    case!(Dump, a_dump_that_runs_refuses_another_and_then_makes_room).proves("dump-whole"),
+    case!(Dump, other_messages_come_between_the_parts).proves("dump-whole"),
+    case!(Dump, a_ring_that_goes_during_a_dump_takes_no_part_along).proves("dump-whole"),
+    case!(Dump, a_ring_that_comes_during_a_dump_takes_over).proves("dump-frames dump-whole"),
+    case!(Dump, a_socket_that_closes_during_a_dump_leaves_nothing).proves("dump-closed"),
 ];
 
 /// Routes that are dumped: some 30 parts of the usual size.

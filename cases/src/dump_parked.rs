@@ -15,10 +15,11 @@ use crate::parts::{Drive, Dump, Reader, plain, whole};
 use crate::{Case, Setting, case, counters, groups, peers, ready, route};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Dump, a_full_ring_pauses_a_dump_and_nothing_is_lost),
-    case!(Dump, a_part_that_waits_stays_behind_what_is_queued),
-    case!(Dump, no_notification_overtakes_a_part_that_waits),
-    case!(Dump, no_part_is_made_for_which_there_is_no_frame),
+    case!(Dump, a_full_ring_pauses_a_dump_and_nothing_is_lost)
+        .proves("dump-whole dump-full dump-parked dump-parked-first dump-parked-done"),
+    case!(Dump, a_part_that_waits_stays_behind_what_is_queued).proves("dump-whole dump-parked"),
+    case!(Dump, no_notification_overtakes_a_part_that_waits).proves("dump-parked"),
+    case!(Dump, no_part_is_made_for_which_there_is_no_frame).proves("dump-full"),
 ];
 
 /// Contract, "poll, dumps, the rest": a full ring pauses a dump; the part that meets it is parked,

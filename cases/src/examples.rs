@@ -18,21 +18,30 @@ pub(crate) const CASES: &[Case] = &[
         .across(1)
         .within(10),
     case!(Library, an_example_judges_packets_without_rings)
+        .proves("rest-library")
         .across(1)
         .within(10),
     case!(
         Library,
         without_rings_in_the_kernel_an_example_does_its_work
     )
+    .proves("rest-library")
     .on(Kernel::Plain)
     .across(1)
     .within(10),
     case!(Library, a_c_program_keeps_libmnl_and_gains_rings)
+        .proves("rest-library")
         .across(1)
         .within(20),
-    case!(Library, an_example_follows_logged_packets).within(10),
-    case!(Library, an_example_watches_connections).within(10),
-    case!(Library, an_example_dumps_routes).within(10),
+    case!(Library, an_example_follows_logged_packets)
+        .proves("rx-every-family")
+        .within(10),
+    case!(Library, an_example_watches_connections)
+        .proves("rx-every-family multicast-opt-in")
+        .within(10),
+    case!(Library, an_example_dumps_routes)
+        .proves("dump-frames")
+        .within(10),
 ];
 
 /// Packets that are to pass, and that are not.

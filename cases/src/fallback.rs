@@ -19,11 +19,20 @@ pub(crate) const CASES: &[Case] = &[
         Fallback,
         a_message_larger_than_a_frame_arrives_whole_by_copy
     )
+    .proves("rx-copy fault-11")
     .across(1)
     .within(10),
-    case!(Fallback, a_full_ring_drops_counts_and_resumes).across(1),
-    case!(Fallback, a_full_ring_asks_fail_open).across(1),
+    case!(Fallback, a_full_ring_drops_counts_and_resumes)
+        .proves(
+            "rx-full rx-full-all-frames rx-full-counted rx-full-enobufs rx-full-sender \
+         rx-full-resumes fault-26",
+        )
+        .across(1),
+    case!(Fallback, a_full_ring_asks_fail_open)
+        .proves("rx-full-fail-open fault-26")
+        .across(1),
     case!(Fallback, a_kernel_without_rings_serves_the_same_program)
+        .proves("rest-off rest-library")
         .across(1)
         .on(Kernel::Plain),
 ];

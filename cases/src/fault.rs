@@ -19,7 +19,8 @@ pub const FAULTS: &[Clause] = clauses! {
     "fault-6" =>
         "Stepping over `SKIP` frames tested the same one for ever.",
     "fault-7" =>
-        "Poll looked at the frame before the head: it woke on `RESERVED`, and slept with `VALID` ones waiting.",
+        "Poll looked at the frame before the head: it woke on `RESERVED`, and slept with `VALID` ones \
+         waiting.",
     "fault-8" =>
         "Each poll scanned the whole ring, also with the queue readable.",
     "fault-9" =>

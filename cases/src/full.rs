@@ -20,12 +20,17 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         Fallback,
         a_program_that_sends_to_a_full_ring_is_told_at_once
+    )
+    .proves("rx-full rx-full-all-frames rx-full-eagain rx-full-resumes"),
+    case!(Fallback, the_kernel_counts_what_a_full_ring_loses).proves(
+        "rx-full rx-full-all-frames rx-full-counted rx-full-enobufs rx-full-resumes poll-error",
     ),
-    case!(Fallback, the_kernel_counts_what_a_full_ring_loses),
-    case!(Fallback, a_full_ring_is_silent_to_who_wants_no_enobufs),
-    case!(Fallback, what_fits_is_not_held_against_the_receive_buffer),
-    case!(Fallback, what_the_receive_buffer_cannot_hold_takes_no_frame),
-    case!(Fallback, a_message_queues_cookie_comes_without_a_frame),
+    case!(Fallback, a_full_ring_is_silent_to_who_wants_no_enobufs)
+        .proves("rx-full-counted rx-full-no-enobufs rx-full-resumes"),
+    case!(Fallback, what_fits_is_not_held_against_the_receive_buffer).proves("rx-buffer"),
+    case!(Fallback, what_the_receive_buffer_cannot_hold_takes_no_frame).proves("rx-copy-buffer"),
+    case!(Fallback, a_message_queues_cookie_comes_without_a_frame)
+        .proves("poll-queue rest-message-queue"),
 ];
 
 /// Frames of the rings that are filled here.

@@ -18,11 +18,14 @@ const PROGRAM: &str = "/usr/lib/nlring/netlink_mmap";
 const SKIPPED: i32 = 4;
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Kselftest, every_test_of_the_series_own_selftest_passes).within(30),
+    case!(Kselftest, every_test_of_the_series_own_selftest_passes)
+        .proves("rx-full-in-turn")
+        .within(30),
     case!(
         Kselftest,
         the_series_own_selftest_skips_itself_without_rings
     )
+    .proves("rest-off")
     .on(Kernel::Plain)
     .within(10),
 ];

@@ -14,10 +14,14 @@ use crate::{Case, Kernel, Setting, case, groups, peers};
 pub(crate) const CASES: &[Case] = &[
     case!(Library, reading_a_ring_takes_no_system_call),
     case!(Library, a_batch_goes_out_by_one_system_call),
-    case!(Library, what_a_flush_is_refused_can_be_taken_back),
-    case!(Library, what_is_refused_without_a_ring_can_be_taken_back).on(Kernel::Any),
+    case!(Library, what_a_flush_is_refused_can_be_taken_back)
+        .proves("tx-error-stays tx-error-way-out"),
+    case!(Library, what_is_refused_without_a_ring_can_be_taken_back)
+        .proves("rest-library")
+        .on(Kernel::Any),
     case!(Library, rings_are_had_both_or_not_at_all),
-    case!(Library, a_ring_without_groups_says_so_when_one_is_joined),
+    case!(Library, a_ring_without_groups_says_so_when_one_is_joined)
+        .proves("multicast-membership multicast-opt-in"),
 ];
 
 /// Messages of a batch.

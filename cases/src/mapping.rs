@@ -18,14 +18,21 @@ pub(crate) const CASES: &[Case] = &[
     case!(
         Lifetime,
         a_ring_is_mapped_whole_and_shared_and_never_executable
+    )
+    .proves(
+        "mapping-length mapping-offset mapping-no-ring mapping-writable-private \
+         mapping-executable mapping-becomes-executable mapping-counted",
     ),
-    case!(Lifetime, a_mapping_is_neither_cut_nor_stretched),
-    case!(Lifetime, a_private_mapping_may_not_become_writable),
-    case!(Lifetime, both_rings_share_one_mapping_rx_first),
-    case!(Lifetime, every_mapping_shows_the_same_ring_and_holds_it),
-    case!(Lifetime, a_child_inherits_the_mapping),
-    case!(Lifetime, a_mapping_keeps_the_socket_alive),
-    case!(Lifetime, a_mapped_ring_cannot_be_replaced),
+    case!(Lifetime, a_mapping_is_neither_cut_nor_stretched).proves("setup-mapped mapping-resized"),
+    case!(Lifetime, a_private_mapping_may_not_become_writable).proves("mapping-becomes-writable"),
+    case!(Lifetime, both_rings_share_one_mapping_rx_first)
+        .proves("mapping-rx-first mapping-one-ring mapping-length"),
+    case!(Lifetime, every_mapping_shows_the_same_ring_and_holds_it)
+        .proves("setup-mapped mapping-several mapping-counted"),
+    case!(Lifetime, a_child_inherits_the_mapping).proves("mapping-counted mapping-fork"),
+    case!(Lifetime, a_mapping_keeps_the_socket_alive).proves("mapping-outlives-close mapping-end"),
+    case!(Lifetime, a_mapped_ring_cannot_be_replaced)
+        .proves("setup-mapped setup-again setup-resize"),
 ];
 
 const READ_WRITE: i32 = PROT_READ | PROT_WRITE;

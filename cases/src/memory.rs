@@ -11,12 +11,16 @@ use crate::option::{NETLINK_RX_RING, RINGS, assert_refused, request, request_for
 use crate::{Case, Setting, answers, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Limits, a_ring_larger_than_memory_is_refused_and_nobody_dies).within(10),
-    case!(Limits, ring_memory_is_charged_to_whoever_asked),
+    case!(Limits, a_ring_larger_than_memory_is_refused_and_nobody_dies)
+        .proves("setup-no-memory setup-no-oom-kill")
+        .within(10),
+    case!(Limits, ring_memory_is_charged_to_whoever_asked)
+        .proves("setup-charged setup-down-frees mapping-end"),
     case!(
         Limits,
         a_ring_beyond_the_cgroups_limit_is_refused_and_nobody_dies
-    ),
+    )
+    .proves("setup-charged setup-no-memory setup-no-oom-kill"),
 ];
 
 /// Contract, "Setting a ring up", 6: memory that cannot be had is `ENOMEM`, be it of pages, of more

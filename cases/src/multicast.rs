@@ -11,13 +11,19 @@ use crate::option::assert_refused;
 use crate::{Case, Setting, answers, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Multicast, joining_a_group_with_a_ring_is_refused),
-    case!(Multicast, a_ring_on_a_group_member_is_refused),
-    case!(Multicast, a_torn_down_ring_lets_the_socket_join),
+    case!(Multicast, joining_a_group_with_a_ring_is_refused).proves(
+        "multicast-bind multicast-membership multicast-callback multicast-untouched \
+         multicast-others multicast-before-autobind",
+    ),
+    case!(Multicast, a_ring_on_a_group_member_is_refused)
+        .proves("multicast-member multicast-untouched multicast-again"),
+    case!(Multicast, a_torn_down_ring_lets_the_socket_join)
+        .proves("multicast-membership multicast-member multicast-again"),
     case!(
         Multicast,
         a_ring_does_not_change_what_else_is_wrong_with_a_join
-    ),
+    )
+    .proves("multicast-einval-first"),
 ];
 
 fn geometry() -> anyhow::Result<Geometry> {

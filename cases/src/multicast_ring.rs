@@ -20,12 +20,17 @@ use crate::option::{NETLINK_LISTEN_ALL_NSID, NETLINK_RX_RING, assert_refused, re
 use crate::{Case, Setting, case, peers, ready};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Multicast, a_ring_that_was_asked_for_with_groups_may_join),
-    case!(Multicast, each_listener_has_its_own_copy_in_its_own_ring),
-    case!(Multicast, a_stalled_listener_loses_only_its_own),
-    case!(Multicast, the_kernels_events_reach_rings_and_sockets_alike),
-    case!(Multicast, of_a_join_and_a_ring_at_once_one_wins),
-    case!(Fallback, a_message_that_names_its_namespace_comes_by_copy),
+    case!(Multicast, a_ring_that_was_asked_for_with_groups_may_join)
+        .proves("multicast-member multicast-opt-in multicast-group"),
+    case!(Multicast, each_listener_has_its_own_copy_in_its_own_ring)
+        .proves("rx-copy multicast-own-copy"),
+    case!(Multicast, a_stalled_listener_loses_only_its_own)
+        .proves("rx-full rx-full-resumes multicast-loss multicast-nobody-waits"),
+    case!(Multicast, the_kernels_events_reach_rings_and_sockets_alike)
+        .proves("rx-every-family multicast-opt-in multicast-own-copy multicast-group"),
+    case!(Multicast, of_a_join_and_a_ring_at_once_one_wins).proves("multicast-race"),
+    case!(Fallback, a_message_that_names_its_namespace_comes_by_copy)
+        .proves("rx-copy-length rx-nsid"),
 ];
 
 /// The group of `NETLINK_USERSOCK` that is spoken to here.

@@ -20,15 +20,19 @@ use crate::{Case, Setting, case};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Ordering, ordered_ring_keeps_packet_ids_increasing)
+        .proves("rx-published-last rx-reserved rx-ordered rx-ordered-ids fault-3")
         .across(2)
         .within(20),
     case!(Ordering, allocation_order_can_show_a_later_packet_first)
+        .proves("rx-published-last rx-early rx-one-owner fault-3")
         .across(2)
         .within(20),
     case!(Ordering, a_copied_message_keeps_its_place)
+        .proves("rx-copy rx-copy-pairs rx-ordered rx-ordered-ids")
         .across(1)
         .within(10),
     case!(Ordering, a_batch_verdict_covers_only_what_was_shown)
+        .proves("rx-in-turn")
         .across(1)
         .within(10),
 ];

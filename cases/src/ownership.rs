@@ -26,20 +26,26 @@ pub(crate) const CASES: &[Case] = &[
         Ownership,
         a_frame_is_never_handed_out_twice_while_user_scribbles
     )
+    .proves("rx-reserved rx-full-sender rx-untrusted rx-untrusted-others rx-one-owner fault-24")
     .across(2)
     .within(15),
     case!(Ownership, garbage_in_a_ring_hurts_nobody_else)
+        .proves("rx-untrusted rx-untrusted-others")
         .across(1)
         .within(10),
     case!(Ownership, every_message_arrives_once_across_many_wraps)
+        .proves("rx-in-turn rx-released rx-full-all-frames fault-22")
         .across(1)
         .within(10),
-    case!(Ownership, kept_frames_are_stepped_over),
+    case!(Ownership, kept_frames_are_stepped_over)
+        .proves("rx-released rx-skip rx-skip-reader fault-6"),
     case!(
         Ownership,
         a_frame_that_was_passed_waits_for_what_took_its_place
-    ),
+    )
+    .proves("rx-skip rx-skip-due"),
     case!(Ownership, a_killed_consumer_leaves_other_sockets_working)
+        .proves("mapping-end")
         .across(1)
         .within(10),
 ];

@@ -16,17 +16,21 @@ use crate::ready::{events, is_readable};
 use crate::{Case, Setting, answers, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Poll, a_new_ring_has_nothing_to_read),
-    case!(Poll, a_message_in_a_frame_wakes),
-    case!(Poll, a_message_by_copy_wakes),
-    case!(Poll, poll_stays_ready_until_the_last_frame_is_released),
-    case!(Poll, a_kept_frame_alone_wakes_nobody),
-    case!(Poll, a_reserved_frame_alone_wakes_nobody_and_hides_nothing),
-    case!(Poll, what_waits_in_the_queue_is_readable_without_a_frame),
-    case!(Poll, a_pending_error_is_told_beside_what_there_is_to_read),
-    case!(Poll, epoll_tells_levels_and_edges),
-    case!(Poll, a_large_ring_is_not_scanned),
-    case!(Poll, a_reader_that_waits_misses_nothing).within(10),
+    case!(Poll, a_new_ring_has_nothing_to_read).proves("poll-valid"),
+    case!(Poll, a_message_in_a_frame_wakes).proves("poll-wakes"),
+    case!(Poll, a_message_by_copy_wakes).proves("poll-copy poll-queue poll-wakes"),
+    case!(Poll, poll_stays_ready_until_the_last_frame_is_released).proves("poll-valid poll-behind"),
+    case!(Poll, a_kept_frame_alone_wakes_nobody).proves("poll-skip poll-behind"),
+    case!(Poll, a_reserved_frame_alone_wakes_nobody_and_hides_nothing)
+        .proves("poll-reserved poll-behind-reserved fault-7"),
+    case!(Poll, what_waits_in_the_queue_is_readable_without_a_frame)
+        .proves("poll-valid poll-queue"),
+    case!(Poll, a_pending_error_is_told_beside_what_there_is_to_read).proves("poll-error"),
+    case!(Poll, epoll_tells_levels_and_edges).proves("poll-valid poll-copy poll-wakes"),
+    case!(Poll, a_large_ring_is_not_scanned).proves("poll-constant fault-8"),
+    case!(Poll, a_reader_that_waits_misses_nothing)
+        .proves("rx-in-turn poll-wakes")
+        .within(10),
 ];
 
 fn shape() -> anyhow::Result<Geometry> {

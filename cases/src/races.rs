@@ -19,15 +19,19 @@ use crate::option::{RINGS, request_for, set, tear_down};
 use crate::{Case, Setting, case, peers, ready};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Lifetime, of_set_ups_at_once_exactly_one_wins),
-    case!(Lifetime, no_ring_appears_beside_one_that_is_mapped),
-    case!(Lifetime, every_call_at_once_on_one_socket_harms_nothing),
-    case!(Lifetime, rings_come_and_go_under_traffic),
-    case!(Lifetime, closing_races_with_all_else),
+    case!(Lifetime, of_set_ups_at_once_exactly_one_wins)
+        .proves("setup-race setup-race-leak fault-16"),
+    case!(Lifetime, no_ring_appears_beside_one_that_is_mapped)
+        .proves("setup-mapped setup-race-leak"),
+    case!(Lifetime, every_call_at_once_on_one_socket_harms_nothing)
+        .proves("setup-race-leak fault-16 fault-17 fault-18"),
+    case!(Lifetime, rings_come_and_go_under_traffic).proves("setup-down-frees fault-18"),
+    case!(Lifetime, closing_races_with_all_else).proves("mapping-end fault-5"),
     case!(
         Lifetime,
         a_process_that_dies_with_both_rings_mapped_leaves_nothing
-    ),
+    )
+    .proves("mapping-end fault-5"),
 ];
 
 /// What may still be charged when all rings are gone: less than one ring.

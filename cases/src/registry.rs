@@ -59,11 +59,24 @@ pub fn find(name: &str) -> Option<&'static Case> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::clause;
 
     #[test]
     fn no_two_cases_have_one_name() {
-        let names: std::collections::BTreeSet<_> = all().iter().map(|case| case.name).collect();
+        let names: BTreeSet<_> = all().iter().map(|case| case.name).collect();
         assert_eq!(names.len(), all().len());
+    }
+
+    #[test]
+    fn a_case_names_each_clause_that_it_proves_once_and_as_the_contract_does() {
+        for case in all() {
+            let mut left: BTreeSet<_> = clause::all().map(|clause| clause.id).collect();
+            for id in case.clauses() {
+                assert!(left.remove(id), "{}: {id}", case.name);
+            }
+        }
     }
 }

@@ -17,13 +17,23 @@ use crate::option::{
 use crate::{Case, Setting, answers, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Limits, unknown_flags_are_refused_and_the_socket_goes_on),
-    case!(Limits, every_shape_the_contract_forbids_is_refused),
-    case!(Limits, a_request_that_cannot_be_read_is_a_fault),
-    case!(Limits, what_is_wrong_first_is_said_first),
-    case!(Limits, tearing_down_asks_for_no_frames_and_needs_no_ring),
-    case!(Limits, getsockopt_tells_the_ring_as_it_was_set_up),
-    case!(Limits, a_ring_begins_as_zeros_whatever_was_in_its_memory),
+    case!(Limits, unknown_flags_are_refused_and_the_socket_goes_on).proves(
+        "setup-short-request setup-long-request setup-unknown-flags setup-zeros-behind \
+         setup-bytes-behind setup-tx-flags",
+    ),
+    case!(Limits, every_shape_the_contract_forbids_is_refused).proves(
+        "setup-capability setup-block-zero setup-block-huge setup-block-pages setup-frame-small \
+         setup-frame-aligned setup-frame-in-block setup-frame-count setup-overflow \
+         setup-down-with-frames fault-4 fault-20",
+    ),
+    case!(Limits, a_request_that_cannot_be_read_is_a_fault).proves("setup-unreadable-request"),
+    case!(Limits, what_is_wrong_first_is_said_first).proves("setup-order-of-checks"),
+    case!(Limits, tearing_down_asks_for_no_frames_and_needs_no_ring)
+        .proves("setup-down-with-frames setup-down-nothing setup-resize"),
+    case!(Limits, getsockopt_tells_the_ring_as_it_was_set_up)
+        .proves("setup-option setup-option-absent setup-option-length setup-option-short"),
+    case!(Limits, a_ring_begins_as_zeros_whatever_was_in_its_memory)
+        .proves("setup-blocks setup-zeroed fault-27"),
 ];
 
 /// A shape that is legal, as the words of a request.

@@ -17,11 +17,13 @@ use crate::traffic::{self, Flow, PORT, Window};
 use crate::{Case, Setting, answers, case, conntrack, nfqueue, peers, route};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Fallback, answers_in_a_ring_are_those_of_a_socket),
-    case!(Fallback, extended_answers_in_a_ring_are_those_of_a_socket),
-    case!(Fallback, logged_packets_arrive_in_a_ring),
-    case!(Fallback, connection_events_arrive_in_a_ring),
-    case!(Fallback, a_queue_may_be_bound_and_listened_to_on_one_socket),
+    case!(Fallback, answers_in_a_ring_are_those_of_a_socket).proves("rx-every-family"),
+    case!(Fallback, extended_answers_in_a_ring_are_those_of_a_socket)
+        .proves("rest-extended-ack rest-capped-ack"),
+    case!(Fallback, logged_packets_arrive_in_a_ring).proves("rx-every-family"),
+    case!(Fallback, connection_events_arrive_in_a_ring)
+        .proves("rx-every-family multicast-opt-in multicast-own-copy"),
+    case!(Fallback, a_queue_may_be_bound_and_listened_to_on_one_socket).proves("multicast-opt-in"),
 ];
 
 fn shape() -> anyhow::Result<Geometry> {

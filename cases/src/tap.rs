@@ -18,8 +18,10 @@ use crate::tx::ring_on;
 use crate::{Case, Setting, answers, case, peers, tx};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Ownership, a_tap_hears_what_a_ring_receives).across(1),
-    case!(Tx, a_tap_hears_what_a_ring_sends),
+    case!(Ownership, a_tap_hears_what_a_ring_receives)
+        .proves("rest-tap fault-10")
+        .across(1),
+    case!(Tx, a_tap_hears_what_a_ring_sends).proves("rest-tap"),
 ];
 
 /// Contract, "poll, dumps, the rest": taps behave on a ringed socket as on any other. Known fault

@@ -11,16 +11,20 @@ use crate::option::assert_refused;
 use crate::{Case, Kernel, Setting, answers, case, groups, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Tx, one_flush_sends_every_valid_frame),
-    case!(Tx, a_flush_begins_where_the_last_one_ended),
-    case!(Tx, a_message_goes_out_as_large_as_the_frame_allows),
-    case!(Tx, one_frame_carries_many_messages),
-    case!(Tx, kept_frames_are_stepped_over_and_given_back),
-    case!(Tx, a_flush_of_nothing_sends_nothing),
-    case!(Tx, an_empty_send_without_a_ring_is_what_it_was).on(Kernel::Any),
-    case!(Tx, ordinary_sends_go_on_beside_a_ring),
-    case!(Tx, what_is_written_after_a_flush_changes_no_message),
-    case!(Tx, a_ring_for_sending_alone_does_not_exclude_groups),
+    case!(Tx, one_flush_sends_every_valid_frame)
+        .proves("tx-flush-sendto tx-flush-sendmsg tx-in-turn tx-released tx-bytes tx-many fault-9"),
+    case!(Tx, a_flush_begins_where_the_last_one_ended).proves("tx-in-turn tx-bytes"),
+    case!(Tx, a_message_goes_out_as_large_as_the_frame_allows)
+        .proves("tx-no-more-checks tx-length-large"),
+    case!(Tx, one_frame_carries_many_messages).proves("tx-bytes tx-many tx-several-in-frame"),
+    case!(Tx, kept_frames_are_stepped_over_and_given_back).proves("tx-released tx-skip"),
+    case!(Tx, a_flush_of_nothing_sends_nothing).proves("tx-flush-null tx-in-turn tx-nothing"),
+    case!(Tx, an_empty_send_without_a_ring_is_what_it_was)
+        .proves("tx-no-ring")
+        .on(Kernel::Any),
+    case!(Tx, ordinary_sends_go_on_beside_a_ring).proves("tx-plain-sends"),
+    case!(Tx, what_is_written_after_a_flush_changes_no_message).proves("tx-copied-first fault-1"),
+    case!(Tx, a_ring_for_sending_alone_does_not_exclude_groups).proves("multicast-tx"),
 ];
 
 /// Frames of the ring of most cases.

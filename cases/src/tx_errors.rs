@@ -17,15 +17,22 @@ use crate::tx::{assert_receives, assert_status, ring_on, ring_to, shape};
 use crate::{Case, Setting, answers, case, child, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Tx, a_wrong_length_is_refused_and_its_frame_stays_next),
-    case!(Tx, what_goes_out_before_an_error_is_told_first),
-    case!(Tx, an_unsendable_frame_can_be_marked_skip),
-    case!(Tx, nobody_at_the_other_end_is_told_and_tried_again),
-    case!(Tx, a_message_beyond_the_send_buffer_is_refused_alone),
-    case!(Tx, a_full_receiving_ring_refuses_and_the_frame_stays),
-    case!(Tx, a_flush_to_a_group_is_refused),
-    case!(Tx, a_message_in_a_ring_has_the_rights_of_its_sender),
-    case!(Tx, a_request_that_the_kernel_refuses_is_answered_as_ever),
+    case!(Tx, a_wrong_length_is_refused_and_its_frame_stays_next).proves(
+        "tx-error-stays tx-error-told tx-error-way-out tx-length-zero tx-length-large fault-25",
+    ),
+    case!(Tx, what_goes_out_before_an_error_is_told_first)
+        .proves("tx-bytes tx-error-stays tx-error-next tx-error-way-out"),
+    case!(Tx, an_unsendable_frame_can_be_marked_skip).proves("tx-skip tx-error-way-out fault-25"),
+    case!(Tx, nobody_at_the_other_end_is_told_and_tried_again)
+        .proves("tx-error-stays tx-error-told tx-error-way-out"),
+    case!(Tx, a_message_beyond_the_send_buffer_is_refused_alone)
+        .proves("tx-send-buffer tx-error-stays tx-error-next"),
+    case!(Tx, a_full_receiving_ring_refuses_and_the_frame_stays)
+        .proves("rx-full rx-full-eagain tx-error-stays"),
+    case!(Tx, a_flush_to_a_group_is_refused).proves("tx-plain-sends tx-multicast"),
+    case!(Tx, a_message_in_a_ring_has_the_rights_of_its_sender)
+        .proves("tx-credentials tx-no-more-checks fault-23"),
+    case!(Tx, a_request_that_the_kernel_refuses_is_answered_as_ever).proves("tx-answers"),
 ];
 
 /// Contract, "TX"; known faults 2 and 25: `nm_len` 0 or beyond the frame's room is `EINVAL`, the

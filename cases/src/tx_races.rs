@@ -18,11 +18,12 @@ use crate::tx::{ring_on, ring_to, shape};
 use crate::{Case, Setting, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Tx, flushes_at_once_send_each_frame_once),
-    case!(Tx, a_flush_is_at_most_one_round),
-    case!(Tx, a_length_that_changes_under_a_flush_is_read_once),
-    case!(Tx, garbage_under_a_flush_hurts_nobody),
-    case!(Tx, a_flush_whose_ring_goes_ends_clearly),
+    case!(Tx, flushes_at_once_send_each_frame_once).proves("tx-in-turn tx-one-at-a-time"),
+    case!(Tx, a_flush_is_at_most_one_round).proves("tx-one-round fault-19"),
+    case!(Tx, a_length_that_changes_under_a_flush_is_read_once)
+        .proves("tx-header-once tx-length-large fault-2"),
+    case!(Tx, garbage_under_a_flush_hurts_nobody).proves("tx-untrusted"),
+    case!(Tx, a_flush_whose_ring_goes_ends_clearly).proves("tx-torn-down fault-17"),
 ];
 
 /// Contract, "TX": several threads flush one ring, each frame goes out once, in order.

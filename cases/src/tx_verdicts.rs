@@ -15,8 +15,12 @@ use crate::traffic::{self, Flow, From, PORT, Sink, Window, warm_up};
 use crate::{Case, Setting, case};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Tx, one_flush_gives_a_verdict_on_every_packet).across(1),
-    case!(Tx, batch_verdicts_go_out_through_a_ring).across(1),
+    case!(Tx, one_flush_gives_a_verdict_on_every_packet)
+        .proves("tx-many")
+        .across(1),
+    case!(Tx, batch_verdicts_go_out_through_a_ring)
+        .proves("tx-many tx-several-in-frame")
+        .across(1),
 ];
 
 /// Packets that wait for the verdicts of one flush.

@@ -20,10 +20,12 @@ use crate::tx::{assert_status, ring_on, ring_to};
 use crate::{Case, Setting, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Tx, a_signal_ends_a_flush_that_waits),
-    case!(Tx, a_signal_ends_a_long_flush),
-    case!(Tx, a_flush_that_may_not_wait_does_not_wait_for_another),
-    case!(Tx, a_tear_down_waits_for_a_flush_and_can_be_interrupted),
+    case!(Tx, a_signal_ends_a_flush_that_waits)
+        .proves("tx-signal-short tx-signal-eintr tx-error-stays"),
+    case!(Tx, a_signal_ends_a_long_flush).proves("tx-signal-short fault-19"),
+    case!(Tx, a_flush_that_may_not_wait_does_not_wait_for_another).proves("tx-one-at-a-time"),
+    case!(Tx, a_tear_down_waits_for_a_flush_and_can_be_interrupted)
+        .proves("setup-mapped tx-tear-down-waits fault-17"),
 ];
 
 /// Bytes of each message of the cases in which the receiver is full.

@@ -228,6 +228,7 @@ mod tests {
             kernel,
             deadline: Duration::from_secs(1),
             expects_splat: None,
+            proves: "",
             run,
         }
     }

@@ -137,6 +137,7 @@ const fn case(name: &'static str) -> Case {
         kernel: Kernel::Any,
         deadline: Duration::from_secs(2),
         expects_splat: None,
+        proves: "",
         run,
     }
 }

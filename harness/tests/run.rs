@@ -139,6 +139,7 @@ const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static
         kernel,
         deadline,
         expects_splat,
+        proves: "",
         run,
     }
 }
