@@ -11,6 +11,7 @@ use nlring_vm::kernel;
 use nlring_vm::matrix::{Matrix, WITH_MUTANT};
 
 use crate::case_run::Hypervisor;
+use crate::coverage;
 use crate::error::Error;
 use crate::interrupt;
 use crate::lab::{self, Lab};
@@ -56,6 +57,9 @@ enum Command {
         /// Print an array of `{name, group, kernels, topology, expects_splat}`
         #[arg(long)]
         json: bool,
+        /// Print cases/COVERAGE.md: which cases prove a clause of the contract, which mutants break it
+        #[arg(long, conflicts_with = "json")]
+        coverage: bool,
     },
     /// List or build the kernels of kernel-config/kernels.toml
     #[command(subcommand, after_help = STATUSES)]
@@ -182,7 +186,12 @@ impl Cli {
                 print(&diagnosis.to_string())?;
                 Ok(u8::from(!diagnosis.is_healthy()))
             }
-            Command::List { json } => {
+            Command::List { coverage: true, .. } => {
+                let (clauses, cases) = (nlring_cases::clause::SECTIONS, nlring_cases::all());
+                print(&coverage::markdown(clauses, cases, &mutant::all(&tree)?))?;
+                Ok(0)
+            }
+            Command::List { json, .. } => {
                 let listed = listing::cases(nlring_cases::all(), &lab::candidates(&tree, None)?);
                 print(&if json {
                     report::json(&listed)

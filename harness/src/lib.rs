@@ -16,6 +16,8 @@ pub mod command;
 #[cfg(feature = "host")]
 pub mod compat;
 #[cfg(feature = "host")]
+pub mod coverage;
+#[cfg(feature = "host")]
 pub mod doctor;
 #[cfg(feature = "host")]
 pub mod error;
