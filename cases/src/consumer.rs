@@ -31,11 +31,53 @@ pub(crate) struct Packet {
     pub stamp: Option<Stamp>,
 }
 
+/// A packet where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sight<'a> {
+    /// Its id in the queue.
+    pub id: u32,
+    /// How it came.
+    pub way: Way,
+    /// The packet, from its IP header on.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Sight<'a> {
+    /// The packet in what was received, which is no loss.
+    pub(crate) fn of(received: &'a Received<'_>) -> anyhow::Result<Self> {
+        let way = match received {
+            Received::Frame(frame) => Way::Frame(frame.index()),
+            Received::Copied(copied) => copied.frame().map_or(Way::Plain, Way::Copy),
+            Received::Lost { .. } => anyhow::bail!("a loss has no packet"),
+        };
+        Self::read(received.message().unwrap_or_default(), way)
+    }
+
+    /// The packet in a message that came by this way.
+    pub(crate) fn read(message: &'a [u8], way: Way) -> anyhow::Result<Self> {
+        match Message::read(message)? {
+            Message::Packet { id, payload } => Ok(Self { id, way, payload }),
+            Message::Answer { errno, .. } => {
+                let error = std::io::Error::from_raw_os_error(errno);
+                anyhow::bail!("the kernel refuses a verdict: {error}");
+            }
+        }
+    }
+
+    /// What is to be remembered of it, when every byte of it was looked at.
+    pub(crate) fn packet(self) -> anyhow::Result<Packet> {
+        let Self { id, way, payload } = self;
+        let stamp = nfqueue::udp_payload(payload).map(Stamp::read).transpose();
+        let stamp = stamp.with_context(|| format!("packet {id} by {way:?}"))?;
+        Ok(Packet { id, way, stamp })
+    }
+}
+
 /// What the consumer met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum Event<T = Packet> {
     /// A packet.
-    Packet(Packet),
+    Packet(T),
     /// `ENOBUFS`.
     Lost,
 }
@@ -86,8 +128,17 @@ impl Consumer {
     }
 
     /// A consumer on this receiver.
-    pub(crate) fn bind(mut receiver: Receiver, binding: Binding) -> anyhow::Result<Self> {
+    pub(crate) fn bind(receiver: Receiver, binding: Binding) -> anyhow::Result<Self> {
+        let queue = binding.queue;
+        let mut consumer = Self { receiver, queue };
+        consumer.bind_also(binding)?;
+        Ok(consumer)
+    }
+
+    /// Binds another queue to the same socket, before there is any traffic.
+    pub(crate) fn bind_also(&mut self, binding: Binding) -> anyhow::Result<()> {
         const SEQUENCE: u32 = 1;
+        let receiver = &mut self.receiver;
         let Binding {
             queue,
             waiting,
@@ -107,7 +158,7 @@ impl Consumer {
             };
             drop(answer); // its frame is free before the consumer begins
             if errno == 0 {
-                return Ok(Self { receiver, queue });
+                return Ok(());
             }
             let error = std::io::Error::from_raw_os_error(errno);
             anyhow::bail!("cannot bind queue {queue}: {error}");
@@ -122,31 +173,25 @@ impl Consumer {
 
     /// The next packet or loss; `None` if nothing came within `patience`.
     pub(crate) fn next(&mut self, patience: Duration) -> anyhow::Result<Option<Event>> {
+        self.take(patience, |received| Sight::of(&received)?.packet())
+    }
+
+    /// The next packet, as the library hands it over, or loss; `None` if nothing came within
+    /// `patience`. If `take` does not keep the packet's frame, that goes back to the kernel.
+    pub(crate) fn take<T>(
+        &mut self,
+        patience: Duration,
+        take: impl FnOnce(Received<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<Event<T>>> {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(received) = self.receiver.receive()? {
-                let Some(message) = received.message() else {
-                    return Ok(Some(Event::Lost));
-                };
-                let way = match &received {
-                    Received::Frame(frame) => Way::Frame(frame.index()),
-                    Received::Copied(copied) => copied.frame().map_or(Way::Plain, Way::Copy),
-                    Received::Lost { .. } => unreachable!("a loss has no message"),
-                };
-                match Message::read(message)? {
-                    Message::Packet { id, payload } => {
-                        let stamp = nfqueue::udp_payload(payload).map(Stamp::read).transpose();
-                        let stamp = stamp.with_context(|| format!("packet {id} by {way:?}"))?;
-                        return Ok(Some(Event::Packet(Packet { id, way, stamp })));
-                    }
-                    Message::Answer { errno, .. } => {
-                        let error = std::io::Error::from_raw_os_error(errno);
-                        anyhow::bail!(
-                            "the kernel refuses a verdict on queue {}: {error}",
-                            self.queue
-                        );
-                    }
-                }
+                return Ok(Some(match received {
+                    Received::Lost { .. } => Event::Lost,
+                    packet => Event::Packet(
+                        take(packet).with_context(|| format!("queue {}", self.queue))?,
+                    ),
+                }));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if !self.receiver.wait(Some(left))? {
@@ -166,7 +211,12 @@ impl Consumer {
 
     /// Gives the verdict on one packet.
     pub(crate) fn verdict(&self, id: u32, verdict: Verdict) -> anyhow::Result<()> {
-        let message = nfqueue::verdict(self.queue, id, verdict);
+        self.verdict_in(self.queue, id, verdict)
+    }
+
+    /// Gives the verdict on one packet of one of several queues.
+    pub(crate) fn verdict_in(&self, queue: u16, id: u32, verdict: Verdict) -> anyhow::Result<()> {
+        let message = nfqueue::verdict(queue, id, verdict);
         Ok(self.receiver.socket().send(&message)?)
     }
 

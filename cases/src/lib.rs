@@ -45,6 +45,7 @@ mod namespace;
 mod nfqueue;
 mod option;
 mod ordering;
+mod ordering_copies;
 mod ordering_senders;
 mod ownership;
 mod parts;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::unistd::Pid;
 
 use crate::namespace::in_peer;
@@ -20,6 +22,9 @@ use crate::stamp::Stamp;
 pub(crate) const PORT: u16 = 7000;
 /// The UDP port of flows for a second queue.
 pub(crate) const OTHER_PORT: u16 = 7001;
+
+/// Bytes that may wait in a sink, which is never what loses a datagram.
+const ROOM: usize = 16 << 20;
 
 /// The address of the near NIC of a pair.
 pub(crate) const fn near(pair: u8) -> Ipv4Addr {
@@ -124,6 +129,15 @@ impl Flow {
             sizes: 64..=64,
             seed: 0,
             cpu: number as usize,
+        }
+    }
+
+    /// A flow of small datagrams from here to the peer, across the NICs of this pair.
+    pub(crate) fn outward(number: u32, pair: u8, count: u32) -> Self {
+        Self {
+            from: From::Here,
+            to: SocketAddrV4::new(far(pair), PORT),
+            ..Self::across(number, pair, count)
         }
     }
 
@@ -232,7 +246,8 @@ pub(crate) fn pin(cpu: usize) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
-fn socket_in(from: From, address: SocketAddrV4) -> anyhow::Result<UdpSocket> {
+/// A socket of this side.
+pub(crate) fn socket_in(from: From, address: SocketAddrV4) -> anyhow::Result<UdpSocket> {
     match from {
         From::Peer => in_peer(move || UdpSocket::bind(address)),
         From::Here => Ok(UdpSocket::bind(address)?),
@@ -247,7 +262,9 @@ impl Sink {
     /// A sink for what is sent to this port, here or at the peer.
     pub(crate) fn bind(side: From, port: u16) -> anyhow::Result<Self> {
         let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port);
-        Ok(Self(socket_in(side, address)?))
+        let socket = socket_in(side, address)?;
+        setsockopt(&socket, RcvBufForce, &ROOM)?;
+        Ok(Self(socket))
     }
 
     /// The next datagram's stamp; `None` if none came within `patience`.
