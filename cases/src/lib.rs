@@ -7,6 +7,7 @@
 //! the series' own selftest and, for the group `library`, the ring library's examples.
 
 mod answers;
+mod arrivals;
 mod bulk;
 mod busy;
 mod capability;
@@ -46,6 +47,7 @@ mod nfqueue;
 mod option;
 mod ordering;
 mod ordering_copies;
+mod ordering_queues;
 mod ordering_senders;
 mod ownership;
 mod parts;

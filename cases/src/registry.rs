@@ -6,13 +6,14 @@ use std::sync::LazyLock;
 use crate::{
     Case, capability, compat, cost, delivery, diag, dump, dump_parked, examples, fallback, full,
     kselftest, library, mapping, memory, multicast, multicast_ring, ordering, ordering_copies,
-    ordering_senders, ownership, poll, races, setup, subsystems, tap, tx, tx_errors, tx_races,
-    tx_verdicts, tx_waits,
+    ordering_queues, ordering_senders, ownership, poll, races, setup, subsystems, tap, tx,
+    tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let mut cases = [
         ordering::CASES,
+        ordering_queues::CASES,
         ordering_copies::CASES,
         ordering_senders::CASES,
         ownership::CASES,
