@@ -49,6 +49,7 @@ mod ordering;
 mod ordering_copies;
 mod ordering_queues;
 mod ordering_senders;
+mod ordering_wrap;
 mod ownership;
 mod parts;
 mod peers;

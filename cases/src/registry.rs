@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use crate::{
     Case, capability, compat, cost, delivery, diag, dump, dump_parked, examples, fallback, full,
     kselftest, library, mapping, memory, multicast, multicast_ring, ordering, ordering_copies,
-    ordering_queues, ordering_senders, ownership, poll, races, setup, subsystems, tap, tx,
-    tx_errors, tx_races, tx_verdicts, tx_waits,
+    ordering_queues, ordering_senders, ordering_wrap, ownership, poll, races, setup, subsystems,
+    tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -15,6 +15,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ordering::CASES,
         ordering_queues::CASES,
         ordering_copies::CASES,
+        ordering_wrap::CASES,
         ordering_senders::CASES,
         ownership::CASES,
         tap::CASES,
