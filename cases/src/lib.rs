@@ -25,6 +25,7 @@ mod delivery;
 mod diag;
 mod dump;
 mod dump_parked;
+mod end_to_end;
 mod examples;
 mod fallback;
 mod fault;
