@@ -10,29 +10,40 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::namespace::in_peer;
-use crate::traffic::{far, pin};
+use crate::traffic::{From, far, near, pin};
 
 /// The TCP port that the peer listens on.
 pub(crate) const PORT: u16 = 7100;
 /// Bytes of one write, and the period of what is sent.
 const PIECE: usize = 1 << 20;
 
-/// A stream under way from here to the peer.
+/// A stream under way across a pair.
 #[derive(Debug)]
 pub(crate) struct Bulk {
     stop: Arc<AtomicBool>,
-    sender: JoinHandle<io::Result<u64>>,
+    sender: JoinHandle<anyhow::Result<u64>>,
     reader: JoinHandle<anyhow::Result<u64>>,
 }
 
 impl Bulk {
-    /// Connects across a pair and sends without pause, until told to stop.
-    pub(crate) fn start(pair: u8, patience: Duration) -> anyhow::Result<Self> {
-        let listener = in_peer(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
+    /// Connects from this side to the other and sends without pause, until told to stop.
+    pub(crate) fn start(from: From, pair: u8, patience: Duration) -> anyhow::Result<Self> {
+        let listen = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT));
+        let listener = match from {
+            From::Here => in_peer(listen)?,
+            From::Peer => listen()?,
+        };
         let reader = thread::spawn(move || read_all(&listener, patience));
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
-        let sender = thread::spawn(move || send_until(&asked, pair, patience));
+        let sender = thread::spawn(move || {
+            let connect = |to: Ipv4Addr| TcpStream::connect_timeout(&(to, PORT).into(), patience);
+            let stream = match from {
+                From::Here => connect(far(pair))?,
+                From::Peer => in_peer(|| connect(near(pair)))?,
+            };
+            Ok(send_until(&asked, stream, patience)?)
+        });
         Ok(Self {
             stop,
             sender,
@@ -69,17 +80,39 @@ fn join<T>(thread: JoinHandle<T>) -> anyhow::Result<T> {
 }
 
 /// What stands at every offset of the stream, so that a piece in a wrong place is noticed.
-fn pattern() -> Vec<u8> {
-    let words =
-        (0..PIECE as u32 / 4).flat_map(|word| (word.wrapping_mul(0x9E37_79B1)).to_be_bytes());
-    words.collect()
+#[derive(Debug)]
+pub(crate) struct Pattern(Vec<u8>);
+
+impl Pattern {
+    pub(crate) fn new() -> Self {
+        let words = 0..PIECE as u32 / 4;
+        Self(
+            words
+                .flat_map(|word| (word.wrapping_mul(0x9E37_79B1)).to_be_bytes())
+                .collect(),
+        )
+    }
+
+    /// These bytes are those that stand at `offset`.
+    pub(crate) fn assert_holds(&self, mut bytes: &[u8], mut offset: u64) -> anyhow::Result<()> {
+        while !bytes.is_empty() {
+            let at = (offset % PIECE as u64) as usize;
+            let (here, behind) = bytes.split_at(bytes.len().min(PIECE - at));
+            anyhow::ensure!(
+                here == &self.0[at..at + here.len()],
+                "the TCP stream is garbled near byte {offset}"
+            );
+            offset += here.len() as u64;
+            bytes = behind;
+        }
+        Ok(())
+    }
 }
 
-fn send_until(stop: &AtomicBool, pair: u8, patience: Duration) -> io::Result<u64> {
+fn send_until(stop: &AtomicBool, mut stream: TcpStream, patience: Duration) -> io::Result<u64> {
     pin(0)?;
-    let mut stream = TcpStream::connect_timeout(&(far(pair), PORT).into(), patience)?;
     stream.set_write_timeout(Some(patience))?;
-    let piece = pattern();
+    let Pattern(piece) = Pattern::new();
     let mut sent = 0;
     while !stop.load(Ordering::Relaxed) {
         stream.write_all(&piece)?;
@@ -91,7 +124,7 @@ fn send_until(stop: &AtomicBool, pair: u8, patience: Duration) -> io::Result<u64
 fn read_all(listener: &TcpListener, patience: Duration) -> anyhow::Result<u64> {
     let (mut stream, _) = listener.accept()?;
     stream.set_read_timeout(Some(patience))?;
-    let pattern = pattern();
+    let pattern = Pattern::new();
     let mut buffer = vec![0; 1 << 16];
     let mut read = 0_u64;
     loop {
@@ -99,16 +132,7 @@ fn read_all(listener: &TcpListener, patience: Duration) -> anyhow::Result<u64> {
         if len == 0 {
             return Ok(read);
         }
-        let mut rest = &buffer[..len];
-        while !rest.is_empty() {
-            let at = (read % PIECE as u64) as usize;
-            let (here, behind) = rest.split_at(rest.len().min(PIECE - at));
-            anyhow::ensure!(
-                here == &pattern[at..at + here.len()],
-                "the TCP stream is garbled near byte {read}"
-            );
-            read += here.len() as u64;
-            rest = behind;
-        }
+        pattern.assert_holds(&buffer[..len], read)?;
+        read += len as u64;
     }
 }

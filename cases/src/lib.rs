@@ -26,6 +26,7 @@ mod diag;
 mod dump;
 mod dump_parked;
 mod end_to_end;
+mod end_to_end_large;
 mod examples;
 mod fallback;
 mod fault;

@@ -88,7 +88,7 @@ fn crossfire(
 
     // Each of these may be overtaken by one, and the ring has to hold them all.
     let window = Window::of(24);
-    let bulk = Bulk::start(0, patience)?;
+    let bulk = Bulk::start(From::Here, 0, patience)?;
     let flows = [
         Flow::across(0, 0, PER_FLOW).start(&window)?,
         Flow::across(1, 1, PER_FLOW).start(&window)?,

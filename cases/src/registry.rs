@@ -4,10 +4,10 @@
 use std::sync::LazyLock;
 
 use crate::{
-    Case, capability, compat, cost, delivery, diag, dump, dump_parked, end_to_end, examples,
-    fallback, full, kselftest, library, mapping, memory, multicast, multicast_ring, ordering,
-    ordering_copies, ordering_queues, ordering_senders, ordering_wrap, ownership, poll, races,
-    setup, subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    Case, capability, compat, cost, delivery, diag, dump, dump_parked, end_to_end,
+    end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
+    multicast_ring, ordering, ordering_copies, ordering_queues, ordering_senders, ordering_wrap,
+    ownership, poll, races, setup, subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -18,6 +18,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ordering_wrap::CASES,
         ordering_senders::CASES,
         end_to_end::CASES,
+        end_to_end_large::CASES,
         ownership::CASES,
         tap::CASES,
         delivery::CASES,

@@ -17,14 +17,19 @@ impl Rules {
     /// Installs rules at the hooks where packets enter and leave this host; each is a line as `nft`
     /// reads it, as `udp dport 7000 queue num 0`.
     pub(crate) fn install(input: &[&str], output: &[&str]) -> anyhow::Result<Self> {
-        nft(&format!(
-            "table ip nlring {{\n\
-             chain incoming {{ type filter hook input priority 0\n{}\n}}\n\
-             chain outgoing {{ type filter hook output priority 0\n{}\n}}\n\
-             }}\n",
-            input.join("\n"),
-            output.join("\n")
-        ))?;
+        Self::at(&[("input", input), ("output", output)])
+    }
+
+    /// Installs rules at hooks by their names.
+    pub(crate) fn at(hooks: &[(&str, &[&str])]) -> anyhow::Result<Self> {
+        let chains: Vec<String> = hooks
+            .iter()
+            .map(|(hook, rules)| {
+                let rules = rules.join("\n");
+                format!("chain {hook}s {{ type filter hook {hook} priority 0\n{rules}\n}}\n")
+            })
+            .collect();
+        nft(&format!("table ip nlring {{\n{}}}\n", chains.concat()))?;
         Ok(Self(()))
     }
 }
