@@ -184,6 +184,7 @@ impl Consumer {
         take: impl FnOnce(Received<'_>) -> anyhow::Result<T>,
     ) -> anyhow::Result<Option<Event<T>>> {
         let deadline = Instant::now() + patience;
+        let mut over = false;
         loop {
             if let Some(received) = self.receiver.receive()? {
                 return Ok(Some(match received {
@@ -193,10 +194,12 @@ impl Consumer {
                     ),
                 }));
             }
+            // Once more behind the last wait, and not for ever where poll tells of what is not there.
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.receiver.wait(Some(left))? {
+            if over || !self.receiver.wait(Some(left))? {
                 return Ok(None);
             }
+            over = left.is_zero();
         }
     }
 
