@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use nlring::{Geometry, Status};
 
@@ -118,6 +118,11 @@ impl Frames {
         unsafe { self.region.memory.add(self.first + index).as_ref() }
     }
 
+    /// The word of a frame's room that this byte is in.
+    pub(crate) fn word_of_room(&self, frame: u32, byte: u32) -> &AtomicU32 {
+        self.word(self.geometry.frame_offset(frame) / WORD + HEADER + byte as usize / WORD)
+    }
+
     /// A word of a frame's header.
     pub(crate) fn field(&self, frame: u32, field: Field) -> &AtomicU32 {
         self.word(self.geometry.frame_offset(frame) / WORD + field as usize)
@@ -131,6 +136,23 @@ impl Frames {
     /// A frame's status; `None` for a word that means nothing.
     pub(crate) fn status(&self, frame: u32) -> Option<Status> {
         Status::from_word(self.get(frame, Field::Status))
+    }
+
+    /// A frame's status and length as they are at one and the same moment.
+    #[expect(clippy::cast_ptr_alignment, reason = "asserted")]
+    pub(crate) fn status_and_len(&self, frame: u32) -> (Option<Status>, u32) {
+        let status = std::ptr::from_ref(self.field(frame, Field::Status));
+        assert!(
+            status.cast::<AtomicU64>().is_aligned(),
+            "frames of multiples of 8"
+        );
+        // SAFETY: the length is the word behind the status, in the same mapping.
+        let both = unsafe { &*status.cast::<AtomicU64>() }.load(Ordering::Acquire);
+        let [status, len] = [0, WORD].map(|at| {
+            let bytes = both.to_ne_bytes();
+            u32::from_ne_bytes(bytes[at..at + WORD].try_into().expect("half of it"))
+        });
+        (Status::from_word(status), len)
     }
 
     /// The statuses of all frames.

@@ -58,6 +58,7 @@ mod peers;
 mod place;
 mod poll;
 mod program;
+mod publication;
 mod races;
 mod ready;
 mod registry;

@@ -7,7 +7,8 @@ use crate::{
     Case, capability, compat, cost, delivery, diag, dump, dump_parked, end_to_end,
     end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
     multicast_ring, ordering, ordering_copies, ordering_queues, ordering_senders, ordering_wrap,
-    ownership, poll, races, setup, subsystems, tap, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    ownership, poll, publication, races, setup, subsystems, tap, tx, tx_errors, tx_races,
+    tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -22,6 +23,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ownership::CASES,
         tap::CASES,
         delivery::CASES,
+        publication::CASES,
         multicast::CASES,
         multicast_ring::CASES,
         fallback::CASES,
