@@ -25,12 +25,14 @@ pub(crate) const CASES: &[Case] = &[
         Ordering,
         the_peer_receives_what_was_sent_in_the_order_of_the_verdicts
     )
+    .proves("rx-valid")
     .across(1)
     .within(10),
     case!(
         Ordering,
         a_batch_verdict_under_load_never_touches_the_unseen
     )
+    .proves("rx-ordered rx-ordered-ids rx-ordered-verdict")
     .across(1)
     .within(15),
 ];

@@ -20,15 +20,18 @@ use crate::{Case, Setting, case};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Ordering, large_datagrams_pass_the_ring_whole_and_in_order)
+        .proves("rx-valid rx-ordered-ids")
         .across(1)
         .within(10),
     case!(Ordering, bare_fragments_pass_the_ring_in_order)
+        .proves("rx-valid rx-early-bulk rx-ordered-ids")
         .across(1)
         .within(10),
     case!(
         Ordering,
         tcp_in_packets_larger_than_the_mtu_passes_the_ring_unharmed
     )
+    .proves("rx-valid rx-early-bulk")
     .across(1)
     .within(15),
 ];

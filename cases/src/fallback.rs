@@ -37,7 +37,7 @@ pub(crate) const CASES: &[Case] = &[
         .on(Kernel::Plain),
 ];
 
-/// Contract, "RX", `COPY`; known faults 11 and 15: a message that does not fit a frame waits in the
+/// Contract, "RX", `COPY`; known fault 11: a message that does not fit a frame waits in the
 /// socket's queue and arrives whole, be it one byte too long or thirty frames long, with its place
 /// marked; one that just fits is in the frame.
 fn a_message_larger_than_a_frame_arrives_whole_by_copy(

@@ -19,6 +19,7 @@ pub(crate) const CASES: &[Case] = &[case!(
     Ordering,
     copy_frames_stand_in_the_order_of_the_queue_under_load
 )
+.proves("rx-copy rx-copy-length rx-copy-pairs rx-copy-queued-first rx-ordered rx-ordered-ids")
 .across(1)
 .within(10)];
 

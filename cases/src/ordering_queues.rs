@@ -21,9 +21,11 @@ pub(crate) const CASES: &[Case] = &[
         Ordering,
         a_queue_for_each_cpu_keeps_the_order_of_its_packets
     )
+    .proves("rx-ordered-ids rx-valid")
     .across(2)
     .within(10),
     case!(Ordering, queues_that_share_a_ring_each_keep_their_order)
+        .proves("rx-one-owner rx-ordered-ids rx-valid")
         .across(2)
         .within(10),
 ];

@@ -18,8 +18,9 @@ use crate::traffic::pin;
 use crate::walker::Walker;
 use crate::{Case, Setting, case, peers};
 
-pub(crate) const CASES: &[Case] =
-    &[case!(Ordering, each_threads_messages_stay_in_its_order).within(10)];
+pub(crate) const CASES: &[Case] = &[case!(Ordering, each_threads_messages_stay_in_its_order)
+    .proves("rx-in-turn rx-every-sender rx-copy rx-copy-pairs rx-full-eagain rx-full-resumes")
+    .within(10)];
 
 /// Messages of a thread.
 const PER_THREAD: u32 = 200;

@@ -20,16 +20,20 @@ use crate::{Case, Setting, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Ordering, order_holds_over_many_laps_of_a_small_ring)
+        .proves("rx-in-turn rx-released rx-ordered-ids setup-frame-place")
         .across(1)
         .within(10),
     case!(Ordering, order_holds_around_packets_that_are_kept)
+        .proves("rx-skip rx-skip-reader rx-ordered-ids")
         .across(1)
         .within(10),
-    case!(Ordering, frames_given_back_late_do_not_disturb_the_order),
+    case!(Ordering, frames_given_back_late_do_not_disturb_the_order)
+        .proves("rx-skip rx-skip-due rx-skip-reader rx-full-resumes"),
     case!(
         Ordering,
         a_full_ring_leaves_gaps_that_are_counted_and_no_disorder
     )
+    .proves("rx-full rx-full-counted rx-full-enobufs rx-full-sender rx-full-resumes rx-ordered-ids")
     .across(1)
     .within(10),
 ];

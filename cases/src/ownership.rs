@@ -45,7 +45,7 @@ pub(crate) const CASES: &[Case] = &[
     )
     .proves("rx-skip rx-skip-due"),
     case!(Ownership, a_killed_consumer_leaves_other_sockets_working)
-        .proves("mapping-end")
+        .proves("mapping-end fault-5")
         .across(1)
         .within(10),
 ];
@@ -196,8 +196,8 @@ fn garbage_in_a_ring_hurts_nobody_else(setting: &mut Setting) -> anyhow::Result<
     Ok(())
 }
 
-/// Known faults 22 and 27 and the contract's "one frame is never given to two messages": a ring of
-/// four frames wraps thousands of times, and every message arrives once, in its order.
+/// Known fault 22: a ring of four frames wraps thousands of times, and every message arrives once, in
+/// its order.
 fn every_message_arrives_once_across_many_wraps(setting: &mut Setting) -> anyhow::Result<()> {
     const FRAMES: u32 = 4;
     const ROUNDS: u32 = 4000;
@@ -248,9 +248,8 @@ fn every_message_arrives_once_across_many_wraps(setting: &mut Setting) -> anyhow
     Ok(())
 }
 
-/// Contract, "RX", `SKIP`; known faults 6 and 21: messages go on around frames that the user keeps,
-/// lap after lap, in frames and by `COPY`; what is kept does not change; given back, the frames are
-/// used again.
+/// Contract, "RX", `SKIP`; known fault 6: messages go on around frames that the user keeps, lap after
+/// lap; what is kept does not change; given back, the frames are used again.
 fn kept_frames_are_stepped_over(setting: &mut Setting) -> anyhow::Result<()> {
     const FRAMES: u32 = 8;
     const KEPT: u32 = 3;

@@ -19,11 +19,15 @@ use crate::traffic::{self, Flow, PORT, Window, pin};
 use crate::{Case, Setting, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
-    case!(Ownership, a_valid_frame_has_all_of_its_message_at_once),
-    case!(Ownership, a_frame_that_was_taken_early_is_shown_whole),
-    case!(Ownership, a_message_that_came_to_nothing_shows_nothing),
-    case!(Ownership, a_full_queue_takes_no_frames),
-    case!(Ordering, whoever_sees_copy_finds_the_message),
+    case!(Ownership, a_valid_frame_has_all_of_its_message_at_once)
+        .proves("rx-valid rx-published-last fault-3"),
+    case!(Ownership, a_frame_that_was_taken_early_is_shown_whole)
+        .proves("rx-published-last rx-early fault-3"),
+    case!(Ownership, a_message_that_came_to_nothing_shows_nothing)
+        .proves("rx-came-to-nothing fault-27"),
+    case!(Ownership, a_full_queue_takes_no_frames).proves("rx-early"),
+    case!(Ordering, whoever_sees_copy_finds_the_message)
+        .proves("rx-copy-queued-first rx-copy-pairs rx-copy-length"),
 ];
 
 /// Waits, without sleeping, for a frame to read this status, and tells its length at that moment.

@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Lifetime, no_ring_appears_beside_one_that_is_mapped)
         .proves("setup-mapped setup-race-leak"),
     case!(Lifetime, every_call_at_once_on_one_socket_harms_nothing)
-        .proves("setup-race-leak fault-16 fault-17 fault-18"),
+        .proves("setup-mapped setup-race-leak fault-16 fault-17 fault-18"),
     case!(Lifetime, rings_come_and_go_under_traffic).proves("setup-down-frees fault-18"),
     case!(Lifetime, closing_races_with_all_else).proves("mapping-end fault-5"),
     case!(

@@ -71,7 +71,7 @@ pub(crate) fn assert_receives(socket: &Socket, content: &[u8]) -> anyhow::Result
     Ok(())
 }
 
-/// Contract, "TX"; known faults 9 and 14: one call sends every `VALID` frame in order, whichever of
+/// Contract, "TX"; known fault 9: one call sends every `VALID` frame in order, whichever of
 /// its two forms it has; each frame is `UNUSED` behind it; the kernel answers each message.
 fn one_flush_sends_every_valid_frame(setting: &mut Setting) -> anyhow::Result<()> {
     let (socket, frames) = ring_on(Socket::open(libc::NETLINK_ROUTE)?, shape()?)?;

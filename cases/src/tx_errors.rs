@@ -35,7 +35,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Tx, a_request_that_the_kernel_refuses_is_answered_as_ever).proves("tx-answers"),
 ];
 
-/// Contract, "TX"; known faults 2 and 25: `nm_len` 0 or beyond the frame's room is `EINVAL`, the
+/// Contract, "TX"; known fault 25: `nm_len` 0 or beyond the frame's room is `EINVAL`, the
 /// frame stays `VALID` and stays next; mended, it goes out.
 fn a_wrong_length_is_refused_and_its_frame_stays_next(setting: &mut Setting) -> anyhow::Result<()> {
     let (peer, port) = peers::open()?;
