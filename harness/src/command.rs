@@ -86,7 +86,7 @@ enum KernelCommand {
     /// changed since is not built again
     #[command(after_help = STATUSES)]
     Build {
-        /// Their names; none: all but those that are for a group of cases only, or for debugging
+        /// Their names; none: all but those that are for a group of cases only
         kernels: Vec<String>,
         /// With the fault of kernel-config/mutants/M.patch in the series
         #[arg(long, value_name = "M", requires = "kernels")]
@@ -250,7 +250,7 @@ fn build_kernels(tree: &Tree, mut names: Vec<String>, mutant: Option<&str>) -> R
         names = matrix
             .entries()
             .iter()
-            .filter(|entry| entry.group.is_none() && !entry.debug)
+            .filter(|entry| entry.group.is_none())
             .map(|entry| entry.name.clone())
             .collect();
     }

@@ -50,7 +50,7 @@ impl Hypervisor for Puppets {
         }))
     }
 
-    fn patience(&self, _: &str) -> u32 {
+    fn patience(&self) -> u32 {
         5
     }
 }
@@ -188,7 +188,6 @@ fn matrix() -> Vec<Candidate> {
         series: true,
         ringed,
         group: None,
-        on_request: false,
     };
     vec![candidate("6.1", true), candidate("dead", false)]
 }

@@ -66,7 +66,6 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
     let initramfs = initramfs::pack(&cache, &arguments.guest, &BTreeMap::new())?;
     let unknown = || "given".to_owned();
     let kernel = Built {
-        debug: false,
         name: unknown(),
         release: unknown(),
         base: unknown(),
@@ -126,12 +125,8 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
 }
 
 fn once(config: &Config<'_>, host: &Host, number: u32) -> Result<Duration, VmError> {
-    let mut vm = Vm::boot_with(
-        config,
-        host,
-        Deadlines::of(config.accelerator.name, config.kernel.debug),
-    )?;
-    let patience = deadline::patience(config.accelerator.name, config.kernel.debug);
+    let mut vm = Vm::boot_with(config, host, Deadlines::of(config.accelerator.name))?;
+    let patience = deadline::patience(config.accelerator.name);
     let job = Job {
         number,
         name: "ping".into(),

@@ -98,7 +98,7 @@ impl Vm {
         Self::boot_with(
             config,
             &Host::find()?,
-            Deadlines::of(config.accelerator.name, config.kernel.debug),
+            Deadlines::of(config.accelerator.name),
         )
     }
 

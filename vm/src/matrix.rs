@@ -38,8 +38,6 @@ pub struct Entry {
     pub ringed: bool,
     /// The group of cases that it is for, where it is not for all.
     pub group: Option<String>,
-    /// Whether it watches itself, and so is slow and large; it is used where it is asked for.
-    pub debug: bool,
     /// Steps of make in a build from nothing, as last counted: where progress starts from.
     pub steps: u64,
 }
@@ -114,8 +112,6 @@ struct KernelLines {
     fragments: Vec<String>,
     ringed: bool,
     group: Option<String>,
-    #[serde(default)]
-    debug: bool,
     steps: u64,
 }
 
@@ -293,7 +289,6 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
                 fragments: lines.fragments,
                 ringed: lines.ringed,
                 group: lines.group,
-                debug: lines.debug,
                 steps: lines.steps,
             })
         })

@@ -122,7 +122,7 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         qemu,
         channel,
         &subject,
-        Deadlines::of(accelerator, config.kernel.debug).scaled(SLOWER),
+        Deadlines::of(accelerator).scaled(SLOWER),
         start,
     )
 }

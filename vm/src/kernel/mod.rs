@@ -88,8 +88,6 @@ pub struct Built {
     pub config: PathBuf,
     /// The series' own selftest, a static program, where the series has one.
     pub selftest: Option<PathBuf>,
-    /// Whether it watches itself, and so is slow.
-    pub debug: bool,
     /// Its name in the cache, and of everything that is remembered about it.
     pub key: String,
 }
@@ -173,15 +171,7 @@ pub(crate) fn pristine(
 /// # Errors
 /// The base, a patch, a fragment or the compiler cannot be found or read.
 pub fn cached(cache: &Cache, root: &Path, entry: &Entry) -> Result<Option<Built>, VmError> {
-    find(cache, &Recipe::gather(cache, root, entry)?.key, entry)
-}
-
-fn find(cache: &Cache, key: &str, entry: &Entry) -> Result<Option<Built>, VmError> {
-    let found = store::load(cache, key)?;
-    Ok(found.map(|built| Built {
-        debug: entry.debug,
-        ..built
-    }))
+    store::load(cache, &Recipe::gather(cache, root, entry)?.key)
 }
 
 /// The kernel, out of the cache or built now.
@@ -196,7 +186,7 @@ pub fn build(
 ) -> Result<Built, VmError> {
     on(Event::Phase(Phase::Fetch));
     let recipe = Recipe::gather(cache, root, entry)?;
-    if let Some(built) = find(cache, &recipe.key, entry)? {
+    if let Some(built) = store::load(cache, &recipe.key)? {
         return Ok(built);
     }
     toolchain::check()?;
@@ -204,7 +194,7 @@ pub fn build(
     let _lock = cache.lock(&format!("base-{}", recipe.identity.id), || {
         on(Event::Waiting);
     })?;
-    if let Some(built) = find(cache, &recipe.key, entry)? {
+    if let Some(built) = store::load(cache, &recipe.key)? {
         return Ok(built); // by the process that was waited for
     }
     let pristine = source::pristine(cache, base, &recipe.identity, on)?;
@@ -254,7 +244,7 @@ pub fn build(
     );
     out.close(steps)?;
     stored?;
-    find(cache, &recipe.key, entry)?.ok_or_else(|| VmError::Build {
+    store::load(cache, &recipe.key)?.ok_or_else(|| VmError::Build {
         kernel: entry.name.clone(),
         reason: "the result changed while it was stored; build again".into(),
         log: cache.root().join("log"),

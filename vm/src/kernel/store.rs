@@ -48,8 +48,6 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         return Ok(None);
     };
     Ok(Some(Built {
-        // The matrix knows.
-        debug: false,
         name: identity.name,
         release: identity.release,
         base: identity.base,

@@ -141,7 +141,6 @@ fn console(name: &str) -> std::path::PathBuf {
 fn boot(name: &str) -> Result<Vm, VmError> {
     let word = || "fake".to_owned();
     let kernel = Built {
-        debug: false,
         name: word(),
         release: word(),
         base: word(),
@@ -176,7 +175,7 @@ fn boot(name: &str) -> Result<Vm, VmError> {
 
 /// A tenth of the table: 0.6 s for a boot, 1.1 s for an outcome.
 fn limits() -> Deadlines {
-    Deadlines::of(Name::Kvm, false).scaled(0.1)
+    Deadlines::of(Name::Kvm).scaled(0.1)
 }
 
 fn job(name: &str) -> (Result<Outcome, VmError>, Vm) {
