@@ -111,10 +111,11 @@ fn what_is_wrong_is_one_line_and_a_status() {
             2,
             &["not-there", "mutants --list"],
         ),
+        (&["mutants", "zzz"], 4, &["zzz", "mutants --list"]),
         (
-            &["mutants", "not-there"],
+            &["mutants", "mapping-offse"],
             4,
-            &["not-there", "mutants --list"],
+            &["mapping-offse", "did you mean mapping-offset?"],
         ),
         (&["run"], 3, &["qemu-system-x86", "apt-get install"]),
     ];
