@@ -10,7 +10,6 @@ use nlring_vm::Cache;
 use nlring_vm::kernel;
 use nlring_vm::matrix::{Matrix, WITH_MUTANT};
 
-use crate::case_run::Hypervisor;
 use crate::coverage;
 use crate::error::Error;
 use crate::interrupt;
@@ -103,6 +102,17 @@ enum KernelCommand {
     },
 }
 
+/// How VMs are run, whatever for.
+#[derive(Debug, Args)]
+struct Manner {
+    /// VMs at once
+    #[arg(long, value_name = "N", default_value_t = default_jobs())]
+    jobs: NonZeroUsize,
+    /// Seed of everything random [default: a random one, printed]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
+    seed: Option<u64>,
+}
+
 #[derive(Debug, Args)]
 struct RunArguments {
     /// Run cases whose `group::name` contains FILTER, or another FILTER; none: all
@@ -115,12 +125,8 @@ struct RunArguments {
     /// Run only the cases of this group
     #[arg(long, value_name = "G")]
     group: Option<String>,
-    /// VMs at once
-    #[arg(long, value_name = "N", default_value_t = default_jobs())]
-    jobs: NonZeroUsize,
-    /// Seed of everything random [default: a random one, printed]
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
-    seed: Option<u64>,
+    #[command(flatten)]
+    manner: Manner,
     /// Run each case N times with different seeds, up to 20 in one VM, and report how often it passed
     #[arg(long, value_name = "N", default_value = "1")]
     repeat: NonZeroU32,
@@ -147,12 +153,8 @@ struct MutantsArguments {
     /// List the mutants: what each breaks, and the cases that should see it
     #[arg(long)]
     list: bool,
-    /// VMs at once
-    #[arg(long, value_name = "N", default_value_t = default_jobs())]
-    jobs: NonZeroUsize,
-    /// Seed of everything random [default: a random one, printed]
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
-    seed: Option<u64>,
+    #[command(flatten)]
+    manner: Manner,
     /// Run each case N times on each mutant, which is killed if it is killed in each round
     #[arg(long, value_name = "N", default_value = "1")]
     repeat: NonZeroU32,
@@ -268,7 +270,7 @@ fn end_on_signals() -> Result<(), Error> {
 }
 
 fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
-    let seed = arguments.seed.unwrap_or_else(seed::random);
+    let seed = arguments.manner.seed.unwrap_or_else(seed::random);
     let request = Request {
         filters: &arguments.filters,
         group: arguments.group.as_deref(),
@@ -280,28 +282,16 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     let candidates = lab::candidates(tree, request.kernel)?;
     let plan = plan::plan(nlring_cases::all(), &candidates, &request)?;
     let report = Report::open(&arguments.report.unwrap_or_else(|| tree.default_report()))?;
-    let output = if arguments.json {
-        Output::Program
-    } else {
-        Output::Person
-    };
+    let output = Output::of(arguments.json);
     let mut renderer = render::choose(output);
-    let lab_tree = tree.clone();
-    let examples = plan
-        .iter()
-        .any(|planned| planned.case.group.runs_examples());
+    let prepare = Lab::preparation(tree, &plan);
     let outcome = Run {
         plan,
         seed,
-        jobs: arguments.jobs.get(),
+        jobs: arguments.manner.jobs.get(),
         report,
     }
-    .carry_out(
-        move |kernels: &[String], on: &mut dyn FnMut(crate::event::Event)| {
-            Ok(Box::new(Lab::prepare(&lab_tree, kernels, examples, on)?) as Box<dyn Hypervisor>)
-        },
-        renderer.as_mut(),
-    );
+    .carry_out(prepare, renderer.as_mut());
     drop(renderer);
     let results = outcome?;
     if arguments.json {
@@ -326,16 +316,12 @@ fn mutants(tree: &Tree, arguments: MutantsArguments) -> Result<u8, Error> {
         })?;
         return Ok(0);
     }
-    let output = if arguments.json {
-        Output::Program
-    } else {
-        Output::Person
-    };
+    let output = Output::of(arguments.json);
     let report = tree.default_report().join("mutants");
     let court = Court {
         tree: tree.clone(),
-        jobs: arguments.jobs,
-        seed: arguments.seed.unwrap_or_else(seed::random),
+        jobs: arguments.manner.jobs,
+        seed: arguments.manner.seed.unwrap_or_else(seed::random),
         repeat: arguments.repeat.get(),
         report: arguments.report.unwrap_or(report),
         output,

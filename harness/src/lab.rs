@@ -21,7 +21,9 @@ use crate::guest_binary;
 use crate::names::group_word;
 use crate::packages::{self, Need};
 use crate::place::Candidate;
+use crate::plan::Planned;
 use crate::results::{Accel, Kernel};
+use crate::run::Prepare;
 use crate::tree::Tree;
 
 /// vCPUs of a VM: two are what it takes to have a race.
@@ -139,6 +141,19 @@ impl Lab {
             selftests,
             accelerator,
         })
+    }
+
+    /// What prepares it for the cases of this plan, when their kernels are known.
+    #[must_use]
+    pub fn preparation(tree: &Tree, plan: &[Planned]) -> impl Prepare + use<> {
+        let tree = tree.clone();
+        let examples = plan
+            .iter()
+            .any(|planned| planned.case.group.runs_examples());
+        move |kernels: &[String], on: &mut dyn FnMut(Event)| {
+            let lab = Self::prepare(&tree, kernels, examples, on)?;
+            Ok(Box::new(lab) as Box<dyn Hypervisor>)
+        }
     }
 
     fn boot_bare(

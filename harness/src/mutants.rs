@@ -13,7 +13,6 @@ use nlring_cases::Case;
 use nlring_vm::matrix::WITH_MUTANT;
 use serde::Serialize;
 
-use crate::case_run::Hypervisor;
 use crate::error::Error;
 use crate::event::Event;
 use crate::lab::{self, Lab};
@@ -180,16 +179,13 @@ impl Court {
         folder: &str,
     ) -> Result<Results, Error> {
         let candidates = lab::candidates(&self.tree, Some(kernel))?;
-        let examples = cases.iter().any(|case| case.group.runs_examples());
+        let plan = plan_of(cases.to_vec(), &candidates, kernel, self.seed, repeat)?;
+        let prepare = Lab::preparation(&self.tree, &plan);
         let run = Run {
-            plan: plan_of(cases.to_vec(), &candidates, kernel, self.seed, repeat)?,
+            plan,
             seed: self.seed,
             jobs: self.jobs.get(),
             report: Report::open(&self.report.join(folder))?,
-        };
-        let tree = self.tree.clone();
-        let prepare = move |kernels: &[String], on: &mut dyn FnMut(Event)| {
-            Ok(Box::new(Lab::prepare(&tree, kernels, examples, on)?) as Box<dyn Hypervisor>)
         };
         run.carry_out(prepare, &mut Aside(render::choose(self.output)))
     }

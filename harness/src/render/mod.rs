@@ -27,6 +27,14 @@ pub enum Output {
     Program,
 }
 
+impl Output {
+    /// What it is for, if JSON was asked for or not.
+    #[must_use]
+    pub fn of(json: bool) -> Self {
+        if json { Self::Program } else { Self::Person }
+    }
+}
+
 /// The renderer that fits: live on a terminal, else plain lines.
 #[must_use]
 pub fn choose(output: Output) -> Box<dyn Renderer> {
