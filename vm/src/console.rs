@@ -25,14 +25,17 @@ pub(crate) struct Drain {
 }
 
 impl Drain {
-    /// Copies `stream` into a new file `log`, as it comes. Its end is what is quoted.
+    /// Copies `stream` into a new file `log`, as it comes, after what was said `before`. Its end is what
+    /// is quoted.
     pub(crate) fn into_log(
         stream: impl Read + Send + 'static,
         log: &Path,
+        before: &[u8],
     ) -> Result<Self, VmError> {
-        let mut file =
-            File::create(log).map_err(VmError::io("cannot write the console's log", log))?;
-        let mut written = 0;
+        let failure = || VmError::io("cannot write the console's log", log);
+        let mut file = File::create(log).map_err(failure())?;
+        file.write_all(before).map_err(failure())?;
+        let mut written = before.len() as u64;
         let mut failed = Ok(());
         Ok(Self::start(stream, log, move |quoted, bytes| {
             quoted.extend_from_slice(bytes);
@@ -152,10 +155,17 @@ mod tests {
     fn a_log_holds_all_and_the_last_line_is_quoted() {
         let log = tempfile::NamedTempFile::new().unwrap();
         let text = format!("first\n{}\n\u{1b}[1mlast\n\n", "x".repeat(2 * MAX_QUOTED));
-        let mut drain =
-            Drain::into_log(io::Cursor::new(text.clone().into_bytes()), log.path()).unwrap();
+        let mut drain = Drain::into_log(
+            io::Cursor::new(text.clone().into_bytes()),
+            log.path(),
+            b"before\n",
+        )
+        .unwrap();
         drain.finish().unwrap();
-        assert_eq!(std::fs::read_to_string(log.path()).unwrap(), text);
+        assert_eq!(
+            std::fs::read_to_string(log.path()).unwrap(),
+            format!("before\n{text}")
+        );
         assert_eq!(drain.last_line().unwrap(), "[1mlast");
     }
 
@@ -163,7 +173,7 @@ mod tests {
     fn a_log_of_a_guest_in_a_loop_ends() {
         let log = tempfile::NamedTempFile::new().unwrap();
         let mut drain =
-            Drain::into_log(io::repeat(b'x').take(MAX_LOG + (1 << 20)), log.path()).unwrap();
+            Drain::into_log(io::repeat(b'x').take(MAX_LOG + (1 << 20)), log.path(), b"").unwrap();
         drain.finish().unwrap();
         let size = std::fs::metadata(log.path()).unwrap().len();
         assert!((MAX_LOG..MAX_LOG + (1 << 16)).contains(&size), "{size}");

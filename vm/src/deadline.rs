@@ -18,6 +18,10 @@ const TABLE: Deadlines = Deadlines {
     word: Duration::from_secs(5),
     // A boot takes 0.3 s under KVM and 1.2 s under TCG; ten times that is a hang even on a busy host.
     boot: Duration::from_secs(6),
+    // 25 MiB through a pipe, 0.15 s under TCG, on a machine that may be busy.
+    save: Duration::from_secs(2),
+    // The same the other way, 0.2 s, and a hello.
+    restore: Duration::from_secs(2),
 };
 
 /// The probe is a question of KVM only, so it is never scaled: rule 1 allows it 6 s in all.
@@ -31,6 +35,8 @@ pub struct Deadlines {
     set_up: Duration,
     word: Duration,
     boot: Duration,
+    save: Duration,
+    restore: Duration,
 }
 
 impl Deadlines {
@@ -58,6 +64,8 @@ impl Deadlines {
             set_up: self.set_up.mul_f64(factor),
             word: self.word.mul_f64(factor),
             boot: self.boot.mul_f64(factor),
+            save: self.save.mul_f64(factor),
+            restore: self.restore.mul_f64(factor),
         }
     }
 
@@ -65,6 +73,18 @@ impl Deadlines {
     #[must_use]
     pub fn boot(self) -> Duration {
         self.boot
+    }
+
+    /// From the order to write a VM's state to its end.
+    #[must_use]
+    pub fn save(self) -> Duration {
+        self.save
+    }
+
+    /// From the start of QEMU with such a state to the agent's first word.
+    #[must_use]
+    pub fn restore(self) -> Duration {
+        self.restore
     }
 
     /// Between two hellos.
@@ -112,6 +132,7 @@ mod tests {
             let job = Duration::from_secs(30) * patience(name);
             let order = [
                 deadlines.hello() * 10,
+                deadlines.restore(),
                 deadlines.power_off(),
                 deadlines.boot(),
                 deadlines.set_up() + job,

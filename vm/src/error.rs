@@ -149,9 +149,11 @@ pub enum VmError {
     },
     /// The guest never said that it is ready.
     #[error(
-        "cannot boot kernel {kernel}: no word from the guest for {waited:.1} s under {accelerator}; last line: \"{last}\"; console: {console}"
+        "cannot {way} kernel {kernel}: no word from the guest for {waited:.1} s under {accelerator}; last line: \"{last}\"; console: {console}"
     )]
     NoBoot {
+        /// `boot` or `restore`.
+        way: &'static str,
         /// Name of the kernel.
         kernel: String,
         /// How long it was given, in seconds.

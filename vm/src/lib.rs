@@ -3,9 +3,9 @@
 //!
 //! The way through this crate is the way to a verdict: [`matrix`] says which kernels there are,
 //! [`kernel`] makes one of them out of its base, the series and the fragments and keeps it in the
-//! [`Cache`], [`initramfs`] packs the guest, [`accelerator`] finds out what can run it here, and
-//! [`machine`] boots it and carries jobs to its agent and outcomes back. Nothing here knows what a
-//! job does.
+//! [`Cache`], [`initramfs`] packs the guest, [`accelerator`] finds out what can run it here, [`machine`]
+//! boots it, or restores it from a [`Snapshot`], and carries jobs to its agent and outcomes back. Nothing
+//! here knows what a job does.
 
 pub mod accelerator;
 mod cache;
@@ -20,9 +20,11 @@ pub mod kernel;
 mod libraries;
 pub mod machine;
 pub mod matrix;
+mod monitor;
 pub mod probe;
 mod qemu;
 pub mod selftests;
+mod snapshot;
 pub mod topology;
 mod tsc;
 pub mod virtme;
@@ -30,3 +32,4 @@ pub mod virtme;
 pub use cache::Cache;
 pub use error::{Class, VmError};
 pub use nlring_channel::{Job, Link, Outcome, Status};
+pub use snapshot::Snapshot;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A VM: booted, asked to do jobs, powered off.
+//! A VM: booted or restored, asked to do jobs, powered off.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,10 +18,11 @@ use crate::console::Drain;
 use crate::conversation::{Conversation, Heard};
 use crate::deadline::Deadlines;
 use crate::kernel::{Built, toolchain};
+use crate::monitor::Monitor;
 pub use crate::qemu::Chassis;
 use crate::qemu::{self, Part};
 use crate::topology::Topology;
-use crate::{VmError, keeper};
+use crate::{Snapshot, VmError, keeper};
 
 /// What to boot.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +86,8 @@ pub struct Ready {
 pub struct Vm {
     qemu: Qemu,
     conversation: Conversation,
+    /// Until it was used.
+    monitor: Option<Monitor>,
     deadlines: Deadlines,
     ready: Ready,
     boot_time: Duration,
@@ -111,29 +115,77 @@ impl Vm {
         host: &Host,
         deadlines: Deadlines,
     ) -> Result<Self, VmError> {
+        Self::start(config, host, deadlines, None)
+    }
+
+    /// Goes on from `snapshot`, which was taken of a VM of this configuration, as soon as the agent has
+    /// answered. The log of the console begins as that VM's did.
+    ///
+    /// # Errors
+    /// As [`Vm::boot`].
+    pub fn restore(config: &Config<'_>, snapshot: &Snapshot) -> Result<Self, VmError> {
+        let deadlines = Deadlines::of(config.accelerator.name);
+        Self::restore_with(config, &Host::find()?, deadlines, snapshot)
+    }
+
+    /// The same, with this QEMU and machine and these deadlines.
+    ///
+    /// # Errors
+    /// As [`Vm::boot`].
+    pub fn restore_with(
+        config: &Config<'_>,
+        host: &Host,
+        deadlines: Deadlines,
+        snapshot: &Snapshot,
+    ) -> Result<Self, VmError> {
+        Self::start(config, host, deadlines, Some(snapshot))
+    }
+
+    fn start(
+        config: &Config<'_>,
+        host: &Host,
+        deadlines: Deadlines,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Self, VmError> {
         let start = Instant::now();
+        let state = snapshot.map(Snapshot::reader).transpose();
+        let state = state.map_err(VmError::io("cannot read the snapshot for", config.console))?;
         let (channel, agent) = socket_pair(config.console)?;
         let (ours, console) = socket_pair(config.console)?;
+        let (orders, monitor) = socket_pair(config.console)?;
+        let mut parts = parts(config, host.chassis);
+        parts.extend([
+            Box::new(qemu::Console(console.as_raw_fd())) as Box<dyn Part>,
+            Box::new(qemu::AgentPort(host.chassis, agent.as_raw_fd())),
+            Box::new(qemu::MonitorPort(monitor.as_raw_fd())),
+        ]);
+        let mut inherited = vec![agent.as_raw_fd(), console.as_raw_fd(), monitor.as_raw_fd()];
+        if let Some(state) = &state {
+            parts.push(Box::new(qemu::Incoming(state.as_raw_fd())));
+            inherited.push(state.as_raw_fd());
+        }
         let mut command = Command::new(&host.qemu);
         command
-            .args(qemu::arguments(&parts(
-                config,
-                host.chassis,
-                &agent,
-                &console,
-            )))
+            .args(qemu::arguments(&parts))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let console_log = Drain::into_log(ours, config.console)?;
-        let inherited = vec![agent.as_raw_fd(), console.as_raw_fd()];
+        let before = snapshot.map_or(&[][..], |snapshot| &snapshot.said);
+        let console_log = Drain::into_log(ours, config.console, before)?;
         let qemu = Qemu::start(command, inherited, console_log, config.console)?;
-        drop((agent, console)); // and with them our copies of QEMU's ends, so that we see it end
+        drop((agent, console, monitor)); // and with them our copies of QEMU's ends, so that we see it end
         let subject = Subject {
             kernel: &config.kernel.name,
             accelerator: config.accelerator.name,
+            way: if snapshot.is_some() {
+                Way::Restore
+            } else {
+                Way::Boot
+            },
         };
-        Self::meet(qemu, channel, &subject, deadlines, start)
+        let mut vm = Self::meet(qemu, channel, &subject, deadlines, start)?;
+        vm.monitor = Some(Monitor::new(orders));
+        Ok(vm)
     }
 
     /// Waits for the first word of the agent in a VM that was started at `start`.
@@ -156,10 +208,30 @@ impl Vm {
         Ok(Self {
             qemu,
             conversation,
+            monitor: None,
             deadlines,
             ready,
             boot_time: start.elapsed(),
         })
+    }
+
+    /// Takes a snapshot, once at most; the VM goes on as if nothing had happened.
+    ///
+    /// # Errors
+    /// QEMU refuses or takes too long, or this VM, which is virtme-ng's or was asked before, has no monitor.
+    pub fn save(&mut self) -> Result<Snapshot, VmError> {
+        let log = &self.qemu.log;
+        let monitor = self.monitor.take().ok_or(io::ErrorKind::Unsupported.into());
+        let saved = monitor.and_then(|monitor| {
+            let mut snapshot = Snapshot::empty()?;
+            snapshot.said =
+                monitor.save(&snapshot.path(), self.deadlines.save(), || fs::read(log))?;
+            Ok(snapshot)
+        });
+        saved.map_err(VmError::io(
+            "cannot take a snapshot (try --cold) of the VM with console",
+            log,
+        ))
     }
 
     /// How the agent introduced itself.
@@ -168,7 +240,7 @@ impl Vm {
         &self.ready
     }
 
-    /// From the start of QEMU to the agent's first word.
+    /// From the start of QEMU, by boot or from a snapshot, to the agent's first word.
     #[must_use]
     pub fn boot_time(&self) -> Duration {
         self.boot_time
@@ -240,10 +312,34 @@ impl Vm {
     }
 }
 
-/// What is booted, as errors name it.
+/// What is started, and how, as errors name it.
 pub(crate) struct Subject<'a> {
     pub(crate) kernel: &'a str,
     pub(crate) accelerator: Name,
+    pub(crate) way: Way,
+}
+
+/// How a VM comes to life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Boot,
+    Restore,
+}
+
+impl Way {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Boot => "boot",
+            Self::Restore => "restore",
+        }
+    }
+
+    fn deadline(self, deadlines: Deadlines) -> Duration {
+        match self {
+            Self::Boot => deadlines.boot(),
+            Self::Restore => deadlines.restore(),
+        }
+    }
 }
 
 /// Two ends of a conversation; `console` is where an error about them is looked for.
@@ -259,7 +355,7 @@ fn introduce(
     deadlines: Deadlines,
     start: Instant,
 ) -> Result<Ready, VmError> {
-    let until = start + deadlines.boot();
+    let until = start + subject.way.deadline(deadlines);
     let nonce = u64::from(std::process::id()) << 32 | u64::from(qemu.child.id());
     loop {
         // Heard or not, and whether QEMU is gone, shows in what comes back.
@@ -292,6 +388,7 @@ fn introduce(
         }
         if Instant::now() >= until {
             return Err(VmError::NoBoot {
+                way: subject.way.word(),
                 kernel: subject.kernel.to_owned(),
                 waited: start.elapsed().as_secs_f32(),
                 accelerator: subject.accelerator.as_str(),
@@ -404,12 +501,8 @@ impl Drop for Qemu {
     }
 }
 
-fn parts(
-    config: &Config<'_>,
-    chassis: Chassis,
-    agent: &UnixStream,
-    console: &UnixStream,
-) -> Vec<Box<dyn Part>> {
+/// What a VM is made of, but for its descriptors.
+fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
     let mut parts: Vec<Box<dyn Part>> = vec![
         Box::new(chassis),
         Box::new(qemu::Bare),
@@ -420,9 +513,7 @@ fn parts(
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
         Box::new(qemu::NoLegacyTerminals),
-        Box::new(qemu::Console(console.as_raw_fd())),
         Box::new(qemu::ToldByTrap(chassis)),
-        Box::new(qemu::AgentPort(chassis, agent.as_raw_fd())),
     ];
     for nic in config.topology.nics() {
         parts.push(Box::new(qemu::Wire(chassis, nic)));

@@ -193,6 +193,26 @@ impl Part for Console {
     }
 }
 
+/// QEMU's monitor, which speaks QMP, over a descriptor.
+pub(crate) struct MonitorPort(pub(crate) RawFd);
+
+impl Part for MonitorPort {
+    fn host(&self) -> Vec<OsString> {
+        let mut arguments = option("-chardev", format!("socket,id=monitor,fd={}", self.0));
+        arguments.extend(words(["-mon", "chardev=monitor,mode=control"]));
+        arguments
+    }
+}
+
+/// A state that the VM goes on from, read from a descriptor, rather than a boot.
+pub(crate) struct Incoming(pub(crate) RawFd);
+
+impl Part for Incoming {
+    fn host(&self) -> Vec<OsString> {
+        option("-incoming", format!("fd:{}", self.0))
+    }
+}
+
 /// The agent's channel: a port of a virtio-serial device, over a descriptor.
 pub(crate) struct AgentPort(pub(crate) Chassis, pub(crate) RawFd);
 

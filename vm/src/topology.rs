@@ -9,7 +9,7 @@ use nlring_channel::Link;
 pub const MAX_PAIRS: u8 = 8;
 
 /// The network of a VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topology {
     /// Loopback only.
     None,

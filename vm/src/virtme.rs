@@ -14,7 +14,7 @@ use crate::accelerator::Accelerator;
 use crate::console::Drain;
 use crate::deadline::Deadlines;
 use crate::kernel::Built;
-use crate::machine::{Qemu, Subject, Vm, socket_pair};
+use crate::machine::{Qemu, Subject, Vm, Way, socket_pair};
 use crate::qemu::{AGENT_PORT, Execution, Part as _};
 
 /// udev, temporary files, a shell: what a whole system starts before the agent is had takes this
@@ -111,12 +111,13 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(theirs);
-    let log = Drain::into_log(console, config.console)?;
+    let log = Drain::into_log(console, config.console, b"")?;
     let qemu = Qemu::start(command, vec![agent.as_raw_fd()], log, config.console)?;
     drop(agent); // and with it our copy of QEMU's end, so that we see it end
     let subject = Subject {
         kernel: &config.kernel.name,
         accelerator,
+        way: Way::Boot,
     };
     Vm::meet(
         qemu,

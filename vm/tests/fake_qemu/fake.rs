@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use crate::fake_monitor;
 use nlring_channel::{FrameReader, Outcome, Status, ToGuest, ToHost, write_frame};
 
 pub fn main(arguments: &[String], behaviour: &str) -> ExitCode {
@@ -19,6 +20,8 @@ pub fn main(arguments: &[String], behaviour: &str) -> ExitCode {
         .position(|argument| argument == "-initrd")
         .unwrap();
     fs::write(&arguments[initramfs + 1], std::process::id().to_string()).unwrap();
+    let (monitor, manner) = (socket(arguments, "monitor"), behaviour.to_owned());
+    thread::spawn(move || fake_monitor::serve(monitor, &manner));
     let ready = |nonce, clocksource: &str| ToHost::Ready {
         nonce,
         release: "6.1".into(),
@@ -47,6 +50,14 @@ pub fn main(arguments: &[String], behaviour: &str) -> ExitCode {
         "says_nothing" => {
             console.write_all(b"stuck here").unwrap();
             for_ever();
+        }
+        "goes_on_from_a_snapshot" | "says_nothing_when_it_is_restored" => {
+            let restored = fake_monitor::restored(arguments);
+            if restored && behaviour == "says_nothing_when_it_is_restored" {
+                for_ever();
+            }
+            let said: &[u8] = if restored { b"went on\n" } else { b"booted\n" };
+            console.write_all(said).unwrap();
         }
         "pauses_over_an_internal_error" => {
             eprintln!("KVM internal error. Suberror: 1");

@@ -3,6 +3,7 @@
 //! the name of the kernel image tells it what to do.
 
 mod fake;
+mod fake_monitor;
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +16,7 @@ use nlring_vm::deadline::Deadlines;
 use nlring_vm::kernel::Built;
 use nlring_vm::machine::{Chassis, Config, Host, Vm};
 use nlring_vm::topology::Topology;
-use nlring_vm::{Class, Job, Outcome, Status, VmError};
+use nlring_vm::{Class, Job, Outcome, Snapshot, Status, VmError};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
@@ -123,6 +124,45 @@ const CASES: &[(&str, Test)] = &[
             complaint(&vm.power_off().unwrap_err()).contains("it powered off: QEMU did not end")
         );
     }),
+    ("goes_on_from_a_snapshot", |name| {
+        let mut vm = boot(name).unwrap();
+        let snapshot = vm.save().unwrap();
+        assert_eq!(snapshot.size().unwrap(), fake_monitor::STATE.len() as u64);
+        vm.power_off().unwrap();
+        let restored = restore(name, &snapshot).unwrap();
+        restored.power_off().unwrap();
+        let console = fs::read_to_string(console(name)).unwrap();
+        assert_eq!(console, "booted\nwent on\n");
+    }),
+    ("says_nothing_when_it_is_restored", |name| {
+        let snapshot = boot(name).unwrap().save().unwrap();
+        let message = complaint(&restore(name, &snapshot).unwrap_err());
+        assert!(
+            message.starts_with("cannot restore kernel fake: no word from the guest for 0.2 s"),
+            "{message}"
+        );
+    }),
+    ("has_a_monitor_that_says_nothing", |name| {
+        let (start, mut vm) = (Instant::now(), boot(name).unwrap());
+        let message = complaint(&vm.save().unwrap_err());
+        assert!(
+            message.starts_with("cannot take a snapshot (try --cold) of the VM with console "),
+            "{message}"
+        );
+        assert!(start.elapsed() < limits().save() * 8);
+        vm.power_off().unwrap();
+    }),
+    ("refuses_to_be_saved", |name| {
+        let message = complaint(&boot(name).unwrap().save().unwrap_err());
+        assert!(
+            message.ends_with("QEMU failed to: the state has holes"),
+            "{message}"
+        );
+    }),
+    ("never_ends_to_be_saved", |name| {
+        let message = complaint(&boot(name).unwrap().save().unwrap_err());
+        assert!(message.ends_with("timed out"), "{message}");
+    }),
     ("ends_with_its_vm", |name| {
         let vm = boot(name).unwrap();
         let pid = fs::read_to_string(console(name).with_extension("pid")).unwrap();
@@ -139,6 +179,14 @@ fn console(name: &str) -> std::path::PathBuf {
 }
 
 fn boot(name: &str) -> Result<Vm, VmError> {
+    start(name, None)
+}
+
+fn restore(name: &str, snapshot: &Snapshot) -> Result<Vm, VmError> {
+    start(name, Some(snapshot))
+}
+
+fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
     let word = || "fake".to_owned();
     let kernel = Built {
         name: word(),
@@ -170,10 +218,14 @@ fn boot(name: &str) -> Result<Vm, VmError> {
         qemu: std::env::current_exe().unwrap(),
         chassis: Chassis::Microvm,
     };
-    Vm::boot_with(&config, &host, limits())
+    match snapshot {
+        None => Vm::boot_with(&config, &host, limits()),
+        Some(snapshot) => Vm::restore_with(&config, &host, limits(), snapshot),
+    }
 }
 
-/// A tenth of the table: 0.6 s for a boot, 1.1 s for an outcome.
+/// A tenth of the table: 0.6 s for a boot, 0.2 s for a snapshot and what goes on from it, 1.1 s for an
+/// outcome.
 fn limits() -> Deadlines {
     Deadlines::of(Name::Kvm).scaled(0.1)
 }
