@@ -19,9 +19,9 @@ use crate::verdict::{Testimony, Verdict, judge};
 
 /// What gives VMs: `nlring-vm` in earnest, a puppet in tests. Errors are the one line why there is none.
 pub trait Hypervisor: Send + Sync {
-    /// Boots `kernel` on `stage`, its console going to the file `console`; returns when the guest has
+    /// Starts `kernel` on `stage`, its console going to the file `console`; returns when the guest has
     /// said that it is ready and is known to be the machine that was asked for.
-    fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
 
     /// By how much a case's deadline and waits are stretched on what these VMs run on.
     fn patience(&self) -> u32;
@@ -177,7 +177,7 @@ fn sit(
         topology: first.case.topology,
         examples: first.case.group.runs_examples(),
     };
-    let (heard, ready) = match hypervisor.boot(kernel, stage, &console) {
+    let (heard, ready) = match hypervisor.start(kernel, stage, &console) {
         Err(why) => (vec![(Testimony::NoGuest(why), begun.elapsed())], None),
         Ok(guest) => {
             let after = begun.elapsed();

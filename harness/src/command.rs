@@ -130,8 +130,7 @@ struct RunArguments {
     /// Run each case N times with different seeds, up to 20 in one VM, and report how often it passed
     #[arg(long, value_name = "N", default_value = "1")]
     repeat: NonZeroU32,
-    /// Boot a VM for each case rather than restore a snapshot; there are no snapshots yet, so this is
-    /// what always happens
+    /// Boot each VM rather than let it go on from a snapshot of the first that is like it
     #[arg(long)]
     cold: bool,
     /// Run only part i of n, as 1/2
@@ -284,7 +283,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     let report = Report::open(&arguments.report.unwrap_or_else(|| tree.default_report()))?;
     let output = Output::of(arguments.json);
     let mut renderer = render::choose(output);
-    let prepare = Lab::preparation(tree, &plan);
+    let prepare = Lab::preparation(tree, &plan, arguments.cold);
     let outcome = Run {
         plan,
         seed,

@@ -24,6 +24,7 @@ use crate::place::Candidate;
 use crate::plan::Planned;
 use crate::results::{Accel, Kernel};
 use crate::run::Prepare;
+use crate::snapshots::Snapshots;
 use crate::tree::Tree;
 
 /// vCPUs of a VM: two are what it takes to have a race.
@@ -49,6 +50,19 @@ pub struct Lab {
     /// For kernels of the group `compat`: the selftests of their base.
     selftests: BTreeMap<String, PathBuf>,
     accelerator: Accelerator,
+    /// None where each VM is to be booted.
+    snapshots: Option<Snapshots>,
+}
+
+/// What a lab is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Names of kernels, one at least.
+    pub kernels: &'a [String],
+    /// Whether the ring library's examples are to be in the guest.
+    pub examples: bool,
+    /// Whether each VM is to be booted, rather than go on from a snapshot of the first that is like it.
+    pub cold: bool,
 }
 
 /// A kernel and the file systems that it boots with.
@@ -78,14 +92,18 @@ pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Er
 }
 
 impl Lab {
-    /// Makes what is not cached: `kernels`, of which there is one at least, the guest binary, the ring library's examples if they are
-    /// asked for, the initramfs, the accelerator's answer.
+    /// Makes what is not cached: kernels, the guest binary, the ring library's examples, the initramfs, the
+    /// accelerator's answer.
     pub fn prepare(
         tree: &Tree,
-        kernels: &[String],
-        examples: bool,
+        order: Order<'_>,
         on: &mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
+        let Order {
+            kernels,
+            examples,
+            cold,
+        } = order;
         require("run cases", &[Need::Run])?;
         let cache = Cache::open()?;
         let matrix = Matrix::load(tree.root())?;
@@ -140,30 +158,36 @@ impl Lab {
             kernels: kitted,
             selftests,
             accelerator,
+            snapshots: (!cold).then(Snapshots::default),
         })
     }
 
     /// What prepares it for the cases of this plan, when their kernels are known.
     #[must_use]
-    pub fn preparation(tree: &Tree, plan: &[Planned]) -> impl Prepare + use<> {
+    pub fn preparation(tree: &Tree, plan: &[Planned], cold: bool) -> impl Prepare + use<> {
         let tree = tree.clone();
         let examples = plan
             .iter()
             .any(|planned| planned.case.group.runs_examples());
         move |kernels: &[String], on: &mut dyn FnMut(Event)| {
-            let lab = Self::prepare(&tree, kernels, examples, on)?;
+            let order = Order {
+                kernels,
+                examples,
+                cold,
+            };
+            let lab = Self::prepare(&tree, order, on)?;
             Ok(Box::new(lab) as Box<dyn Hypervisor>)
         }
     }
 
-    fn boot_bare(
+    fn start_bare(
         &self,
         kernel: &Built,
         initramfs: &Path,
         topology: topology::Topology,
         console: &Path,
     ) -> Result<Vm, VmError> {
-        Vm::boot(&Config {
+        let config = Config {
             kernel,
             initramfs,
             accelerator: &self.accelerator,
@@ -171,7 +195,11 @@ impl Lab {
             cpus: CPUS,
             memory_mib: MEMORY_MIB,
             console,
-        })
+        };
+        match &self.snapshots {
+            Some(snapshots) => snapshots.start(&config),
+            None => Vm::boot(&config),
+        }
     }
 
     fn boot_on_host(&self, kernel: &Built, console: &Path) -> Result<Vm, VmError> {
@@ -322,7 +350,7 @@ fn step(event: kernel::Event) -> KernelStep {
 }
 
 impl Hypervisor for Lab {
-    fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
         let kitted = &self.kernels[kernel];
         let kernel = &kitted.kernel;
         let topology = match stage {
@@ -338,7 +366,7 @@ impl Hypervisor for Lab {
                     Some(initramfs) if examples => initramfs,
                     _ => &kitted.initramfs,
                 };
-                self.boot_bare(kernel, initramfs, topology, console)
+                self.start_bare(kernel, initramfs, topology, console)
             }
             Stage::Host => self.boot_on_host(kernel, console),
         }

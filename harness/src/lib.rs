@@ -62,6 +62,8 @@ pub mod run;
 #[cfg(feature = "host")]
 pub mod seed;
 #[cfg(feature = "host")]
+mod snapshots;
+#[cfg(feature = "host")]
 pub mod splat;
 #[cfg(feature = "host")]
 pub mod tree;

@@ -180,7 +180,7 @@ impl Court {
     ) -> Result<Results, Error> {
         let candidates = lab::candidates(&self.tree, Some(kernel))?;
         let plan = plan_of(cases.to_vec(), &candidates, kernel, self.seed, repeat)?;
-        let prepare = Lab::preparation(&self.tree, &plan);
+        let prepare = Lab::preparation(&self.tree, &plan, false);
         let run = Run {
             plan,
             seed: self.seed,

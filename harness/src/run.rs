@@ -324,7 +324,7 @@ fn work(hypervisor: &dyn Hypervisor, rounds: &[&Planned], shared: &Shared, tell:
 struct NotNeeded;
 
 impl Hypervisor for NotNeeded {
-    fn boot(
+    fn start(
         &self,
         kernel: &str,
         _: crate::case_run::Stage,

@@ -35,7 +35,7 @@ struct Puppet {
 }
 
 impl Hypervisor for Puppets {
-    fn boot(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
         assert_eq!(stage, Stage::Host);
         fs::write(console, BANNER).unwrap();
         let name = console.file_name().unwrap().to_str().unwrap();

@@ -35,7 +35,7 @@ struct Puppet {
 }
 
 impl Hypervisor for Puppets {
-    fn boot(&self, kernel: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
         if kernel == "dead" {
             fs::write(console, "SeaBIOS\n").unwrap();
             return Err(String::from(

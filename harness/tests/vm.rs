@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use nlring_harness::case_run::{Moment, perform};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
-use nlring_harness::lab::{self, Lab};
+use nlring_harness::lab::{self, Lab, Order};
 use nlring_harness::names::full_name;
 use nlring_harness::place::Place;
 use nlring_harness::plan::{self, Planned, Request};
@@ -78,9 +78,12 @@ fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
 fn prepare(tree: &Tree, kernel: String) -> Result<Ground, Error> {
     let report = Report::open(&tree.default_report().join("cargo-test"))?;
     let mut lines = Lines::new(std::io::stderr());
-    let lab = Lab::prepare(tree, &[kernel], true, &mut |event: Event| {
-        lines.show(&event);
-    })?;
+    let order = Order {
+        kernels: &[kernel],
+        examples: true,
+        cold: false,
+    };
+    let lab = Lab::prepare(tree, order, &mut |event: Event| lines.show(&event))?;
     Ok(Ground {
         lab,
         report: report.directory().to_owned(),

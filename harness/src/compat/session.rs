@@ -67,7 +67,7 @@ pub(super) fn hold(
     let mut ending = Ok(());
     let started = fs::create_dir_all(report.join("sessions"))
         .map_err(|error| format!("cannot make the directory of {}: {error}", path.display()))
-        .and_then(|()| hypervisor.boot(kernel, Stage::Host, &path));
+        .and_then(|()| hypervisor.start(kernel, Stage::Host, &path));
     match started {
         Err(why) => ending = Err(why),
         Ok(mut guest) => {

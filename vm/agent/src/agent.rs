@@ -12,7 +12,7 @@ use nlring_channel::{Job, LOG_MARK, LOG_MARK_END, Outcome, Status, ToGuest, ToHo
 
 use crate::inventory::Inventory;
 use crate::port::{self, Arrival};
-use crate::{job, links};
+use crate::{job, links, randomness};
 
 /// Until an outcome is acknowledged it is sent again at this pace.
 const REPEAT: Duration = Duration::from_secs(1);
@@ -120,6 +120,9 @@ fn perform(job: &Job) -> Outcome {
     let (number, name, seed) = (job.number, &job.name, job.seed);
     let mark = format!("{LOG_MARK}{number}{LOG_MARK_END}: {name}, seed {seed}\n");
     let _ = fs::write("/dev/kmsg", mark);
+    if let Err(reason) = randomness::stir(seed, number) {
+        return job::failed(format!("cannot stir the random numbers: {reason}"));
+    }
     if let Err(reason) = links::bring_up(&job.links) {
         return job::failed(format!("cannot set up the links: {reason}"));
     }

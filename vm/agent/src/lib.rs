@@ -12,6 +12,7 @@ mod links;
 mod output;
 mod pid1;
 mod port;
+mod randomness;
 
 use std::process::ExitCode;
 
