@@ -15,6 +15,8 @@ const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 /// `NFNLGRP_CONNTRACK_NEW`.
 pub(crate) const NEW_GROUP: u32 = 1;
+/// `NFNLGRP_CONNTRACK_DESTROY`.
+pub(crate) const DESTROY_GROUP: u32 = 3;
 /// `CTA_TUPLE_ORIG`.
 const TUPLE_ORIG: u16 = 1;
 /// `CTA_TUPLE_REPLY`.

@@ -10,9 +10,10 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use nlring::{Flags, Geometry, Socket, Status};
 
 use crate::child;
+use crate::filter::{self, JUMP_IF_EQUAL, LOAD_BYTE, RETURN, instruction};
 use crate::frames::{Field, Frames};
 use crate::message::noop;
-use crate::option::{assert_refused, set_at, set_number};
+use crate::option::{assert_refused, set_number};
 use crate::{Case, Setting, answers, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
@@ -28,6 +29,7 @@ pub(crate) const CASES: &[Case] = &[
         .proves("rx-in-turn rx-valid rx-copy rx-copy-length rx-copy-pairs"),
     case!(Fallback, frames_without_room_mark_every_message)
         .proves("rx-copy rx-copy-length rx-copy-pairs"),
+    case!(Fallback, kept_frames_do_not_block_a_message_by_copy).proves("rx-skip-copy fault-21"),
     case!(Limits, more_kept_frames_than_the_bound_are_a_full_ring)
         .proves("rx-skip rx-skip-locked rx-skip-bound"),
 ];
@@ -202,10 +204,6 @@ fn a_frame_lies_within_one_block(setting: &mut Setting) -> anyhow::Result<()> {
 /// Contract, "poll, dumps, the rest": socket filters behave on a ringed socket as on any other:
 /// what one refuses takes no frame, what one cuts is cut in the frame.
 fn a_socket_filter_sees_what_a_ring_receives(setting: &mut Setting) -> anyhow::Result<()> {
-    const LOAD_BYTE: u16 = 0x30;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     // The first byte: 1 is refused, 2 is cut to 10 bytes, everything else passes.
     let mut program = [
         instruction(LOAD_BYTE, 0, 0, 0),
@@ -215,19 +213,10 @@ fn a_socket_filter_sees_what_a_ring_receives(setting: &mut Setting) -> anyhow::R
         instruction(RETURN, 0, 0, 10),
         instruction(RETURN, 0, 0, u32::MAX),
     ];
-    let program = libc::sock_fprog {
-        len: program.len() as u16,
-        filter: program.as_mut_ptr(),
-    };
-    // SAFETY: the structure is plain data, readable as bytes; its padding is of no meaning but may
-    // not be read, so the bytes are taken where they are, by the kernel.
-    let bytes = unsafe {
-        std::slice::from_raw_parts((&raw const program).cast::<u8>(), size_of_val(&program))
-    };
     for flags in [Flags::NONE, Flags::ORDERED] {
         let geometry = Geometry::from_request(4096, 2, 1024, 8)?;
         let (socket, frames, port) = ringed(geometry, flags)?;
-        set_at(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, bytes)?;
+        filter::attach(&socket, &mut program)?;
         let (sender, _) = peers::open()?;
         for first in [1, 2, 3, 1, 2, 3] {
             peers::send_to(&sender, port, &[first; 300])?;
@@ -345,5 +334,41 @@ fn more_kept_frames_than_the_bound_are_a_full_ring(setting: &mut Setting) -> any
     peers::send_to(&sender, port, b"next")?;
     assert_holds(&frames, BOUND + 1, b"next")?;
     setting.note("EAGAIN behind 1025, delivered behind 1024");
+    Ok(())
+}
+
+/// Contract, "RX", `SKIP`; known fault 21: the kernel passes frames that the user keeps for messages
+/// that do not fit, too.
+fn kept_frames_do_not_block_a_message_by_copy(setting: &mut Setting) -> anyhow::Result<()> {
+    const FRAMES: u32 = 4;
+    const KEPT: u32 = 2;
+    let geometry = Geometry::from_request(4096, 1, 1024, FRAMES)?;
+    let (socket, frames, port) = ringed(geometry, Flags::NONE)?;
+    let (sender, _) = peers::open()?;
+    for number in 0..FRAMES {
+        peers::send_to(&sender, port, &peers::content(number, 100))?;
+        let status = if number < KEPT {
+            Status::Skip
+        } else {
+            Status::Unused
+        };
+        frames.set_status(number, status);
+    }
+    let large = peers::content(FRAMES, 3000);
+    peers::send_to(&sender, port, &large).context("a large message behind kept frames")?;
+    let told = (frames.status(KEPT), frames.get(KEPT, Field::Len));
+    ensure!(
+        told == (Some(Status::Copy), 3000),
+        "the frame behind the kept ones has {told:?}"
+    );
+    ensure!(peers::receive(&socket)? == large, "another message came");
+    for number in 0..KEPT {
+        let message = frames.message(number);
+        ensure!(
+            frames.status(number) == Some(Status::Skip) && message == peers::content(number, 100),
+            "kept frame {number} has changed"
+        );
+    }
+    setting.note(format!("3000 bytes by COPY behind {KEPT} kept frames"));
     Ok(())
 }

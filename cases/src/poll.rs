@@ -28,6 +28,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Poll, a_pending_error_is_told_beside_what_there_is_to_read).proves("poll-error"),
     case!(Poll, epoll_tells_levels_and_edges).proves("poll-valid poll-copy poll-wakes"),
     case!(Poll, a_large_ring_is_not_scanned).proves("poll-constant fault-8"),
+    case!(Library, a_reader_reads_on_behind_a_frame_that_is_filled).proves("poll-read-on"),
     case!(Poll, a_reader_that_waits_misses_nothing)
         .proves("rx-in-turn poll-wakes")
         .within(10),
@@ -402,5 +403,40 @@ fn a_reader_that_waits_misses_nothing(setting: &mut Setting) -> anyhow::Result<(
         patience,
     )?;
     setting.note(format!("{came} messages in order, {waits} times asleep"));
+    Ok(())
+}
+
+/// Contract, "poll": a reader that meets `RESERVED` with `VALID` frames behind it may read on and come
+/// back, and the library does. (The word is the case's, as above.)
+fn a_reader_reads_on_behind_a_frame_that_is_filled(setting: &mut Setting) -> anyhow::Result<()> {
+    let (socket, port) = peers::open()?;
+    let (sender, _) = peers::open()?;
+    let mut receiver = socket.rx_ring(shape()?, Flags::NONE)?;
+    let frames = Frames::map(&receiver, shape()?)?;
+    let mut expect = |number: Option<u32>| {
+        let found = receiver.receive()?;
+        let message = found.as_ref().and_then(Received::message);
+        let wanted = number.map(|number| peers::content(number, 50));
+        ensure!(
+            message == wanted.as_deref(),
+            "not message {number:?}, but {message:?}"
+        );
+        Ok(())
+    };
+    for number in 0..3 {
+        peers::send_to(&sender, port, &peers::content(number, 50))?;
+    }
+    frames.set_status(0, Status::Reserved);
+    expect(Some(1))?;
+    expect(Some(2))?;
+    expect(None)?;
+    peers::send_to(&sender, port, &peers::content(3, 50))?;
+    expect(Some(3))?;
+    frames.set_status(0, Status::Valid);
+    expect(Some(0))?;
+    expect(None)?;
+    peers::send_to(&sender, port, &peers::content(4, 50))?;
+    expect(Some(4))?;
+    setting.note("three messages read behind a frame that was being filled, then its own");
     Ok(())
 }

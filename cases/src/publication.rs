@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = &[
         .proves("rx-published-last rx-early fault-3"),
     case!(Ownership, a_message_that_came_to_nothing_shows_nothing)
         .proves("rx-came-to-nothing fault-27"),
+    case!(Ownership, a_sender_is_told_the_length_of_what_it_sent).proves("fault-15"),
     case!(Ownership, a_full_queue_takes_no_frames).proves("rx-early"),
     case!(Ordering, whoever_sees_copy_finds_the_message).proves("rx-copy-pairs rx-copy-length"),
 ];
@@ -115,6 +116,74 @@ fn a_valid_frame_has_all_of_its_message_at_once(setting: &mut Setting) -> anyhow
         seen.and(sent)
     })?;
     setting.note(format!("{MESSAGES} messages, each whole when it was VALID"));
+    Ok(())
+}
+
+/// Known fault 15: the length of a message was read when it had been delivered, and another thread could
+/// have freed it. A sender is told how much it sent, in a frame or by `COPY`, however fast it is read.
+/// (The kernel runs with what it frees of messages overwritten.)
+fn a_sender_is_told_the_length_of_what_it_sent(setting: &mut Setting) -> anyhow::Result<()> {
+    const MESSAGES: u32 = 2000;
+    let deadline = Instant::now() + setting.patiently(Duration::from_secs(4));
+    let geometry = Geometry::from_request(4096, 2, 1024, 8)?;
+    let (socket, frames, port) = ringed(geometry, Flags::NONE)?;
+    let len = |number: u32| 100 + (number * 997 % 1800) as usize;
+    let over = AtomicBool::new(false);
+    let copied = thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut copied = 0;
+            let mut number = 0;
+            while !over.load(Ordering::Relaxed) {
+                let frame = number % geometry.frame_nr();
+                match frames.status(frame) {
+                    Some(Status::Copy) => {
+                        peers::receive(&socket)?;
+                        copied += 1;
+                    }
+                    Some(Status::Valid) => {}
+                    _ => continue,
+                }
+                frames.set_status(frame, Status::Unused);
+                number += 1;
+            }
+            anyhow::Ok(copied)
+        });
+        let (sender, _) = peers::open()?;
+        let send_all = || {
+            for number in 0..MESSAGES {
+                let content = peers::content(number, len(number));
+                loop {
+                    match peers::send_to(&sender, port, &content) {
+                        Ok(told) => {
+                            ensure!(
+                                told == content.len(),
+                                "a sender of {} bytes is told {told}",
+                                content.len()
+                            );
+                            break;
+                        }
+                        Err(error) => ensure!(
+                            error.raw_os_error() == Some(libc::EAGAIN) && Instant::now() < deadline,
+                            "{} bytes cannot be sent: {error}",
+                            content.len()
+                        ),
+                    }
+                }
+            }
+            anyhow::Ok(())
+        };
+        let sent = send_all();
+        over.store(true, Ordering::Relaxed);
+        let read = reader.join().expect("no panic");
+        sent.and(read)
+    })?;
+    ensure!(
+        copied > 0 && copied < MESSAGES,
+        "{copied} of {MESSAGES} came by COPY"
+    );
+    setting.note(format!(
+        "{MESSAGES} messages, about {copied} of them by COPY"
+    ));
     Ok(())
 }
 
@@ -341,7 +410,7 @@ fn whoever_sees_copy_finds_the_message(setting: &mut Setting) -> anyhow::Result<
 
 /// A consumer of local packets to queue 0, bound like this, with a ring in allocation order whose first
 /// frame has been used for that; and its frames.
-fn queue(frame_nr: u32, binding: Binding) -> anyhow::Result<(Consumer, Frames, Rules)> {
+pub(crate) fn queue(frame_nr: u32, binding: Binding) -> anyhow::Result<(Consumer, Frames, Rules)> {
     let rules = Rules::install(&[], &[&format!("udp dport {PORT} queue num 0")])?;
     let geometry = Geometry::for_messages(22_000, frame_nr)?;
     let mut consumer = Consumer::ringed(binding, geometry, Flags::NONE)?;
@@ -350,7 +419,7 @@ fn queue(frame_nr: u32, binding: Binding) -> anyhow::Result<(Consumer, Frames, R
 }
 
 /// Drops the packet that is in this frame.
-fn judge(consumer: &mut Consumer, frames: &Frames, frame: u32) -> anyhow::Result<()> {
+pub(crate) fn judge(consumer: &mut Consumer, frames: &Frames, frame: u32) -> anyhow::Result<()> {
     let message = frames.message(frame);
     let Message::Packet { id, .. } = Message::read(&message)? else {
         anyhow::bail!("frame {frame} has no packet");

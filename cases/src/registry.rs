@@ -4,11 +4,11 @@
 use std::sync::LazyLock;
 
 use crate::{
-    Case, capability, compat, cost, delivery, diag, dump, dump_parked, end_to_end,
+    Case, capability, compat, cost, delivery, diag, dump, dump_parked, early, end_to_end,
     end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
-    multicast_ring, ordering, ordering_copies, ordering_queues, ordering_senders, ordering_wrap,
-    ownership, poll, publication, races, setup, subsystems, tap, tx, tx_errors, tx_races,
-    tx_verdicts, tx_waits,
+    multicast_refusal, multicast_ring, old_program, ordering, ordering_copies, ordering_queues,
+    ordering_senders, ordering_wrap, ownership, poll, publication, races, setup, subsystems, tap,
+    twin, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -24,10 +24,14 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         tap::CASES,
         delivery::CASES,
         publication::CASES,
+        early::CASES,
         multicast::CASES,
         multicast_ring::CASES,
+        multicast_refusal::CASES,
         fallback::CASES,
         full::CASES,
+        twin::CASES,
+        old_program::CASES,
         subsystems::CASES,
         tx::CASES,
         tx_errors::CASES,

@@ -33,6 +33,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Tx, a_message_in_a_ring_has_the_rights_of_its_sender)
         .proves("tx-credentials tx-no-more-checks fault-23"),
     case!(Tx, a_request_that_the_kernel_refuses_is_answered_as_ever).proves("tx-answers"),
+    case!(Tx, a_batch_in_a_ring_is_answered_message_by_message).proves("tx-answers fault-13"),
 ];
 
 /// Contract, "TX"; known fault 25: `nm_len` 0 or beyond the frame's room is `EINVAL`, the
@@ -288,6 +289,49 @@ fn a_message_in_a_ring_has_the_rights_of_its_sender(setting: &mut Setting) -> an
         Ok(())
     })?;
     setting.note("allowed to root, EPERM for nobody, by both ways alike");
+    Ok(())
+}
+
+/// Known fault 13: a batch of nfnetlink is answered message by message, from the buffer that it came
+/// in, which had no socket once. What is wrong with it is told as it is for `sendto`.
+fn a_batch_in_a_ring_is_answered_message_by_message(setting: &mut Setting) -> anyhow::Result<()> {
+    /// `NFNL_MSG_BATCH_BEGIN` and `_END`, and `struct nfgenmsg` for `nf_tables`, to which they belong.
+    const BATCH: [u16; 2] = [16, 17];
+    const NF_TABLES: [u8; 4] = [0, 0, 0, 10];
+    /// `NFT_MSG_DELTABLE`, with `NFTA_TABLE_NAME`.
+    const DELETE_TABLE: u16 = 10 << 8 | 2;
+    const TABLE_NAME: u16 = 1;
+    let [begin, end] = BATCH.map(|kind| Writer::request(kind, 0, 0).with(&NF_TABLES).end());
+    let delete = |sequence| {
+        Writer::request(DELETE_TABLE, ACK, sequence)
+            .with(&[libc::AF_INET as u8, 0, 0, 0])
+            .attribute(TABLE_NAME, b"nowhere\0")
+            .end()
+    };
+    let batch = [begin, delete(1), delete(2), end].concat();
+    let (socket, frames) = ring_on(Socket::open(libc::NETLINK_NETFILTER)?, shape()?)?;
+    let answers = || {
+        let mut answers = Vec::new();
+        while let Ok(answer) = peers::receive(&socket) {
+            answers.push(answer);
+        }
+        answers
+    };
+    socket.send(&batch)?;
+    let plain = answers();
+    frames.submit(0, &batch);
+    ensure!(flush(&socket)? == batch.len(), "not all was sent");
+    let ringed = answers();
+    ensure!(plain == ringed, "the answers differ: {plain:?}, {ringed:?}");
+    ensure!(plain.len() == 2, "{} answers to two messages", plain.len());
+    for (answer, sequence) in plain.iter().zip(1..) {
+        let answer = Message::read(answer)?;
+        ensure!(
+            answer.sequence == sequence && answer.errno()? == libc::ENOENT,
+            "message {sequence} is answered by {answer:?}"
+        );
+    }
+    setting.note("two messages of a batch, each refused by ENOENT, both ways");
     Ok(())
 }
 

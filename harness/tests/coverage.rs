@@ -56,3 +56,16 @@ fn a_mutant_breaks_clauses_that_there_are_and_a_case_that_proves_one_sees_it() {
         );
     }
 }
+
+#[test]
+fn every_clause_and_every_fault_has_a_case() {
+    let proved: BTreeSet<_> = nlring_cases::all()
+        .iter()
+        .flat_map(nlring_cases::Case::clauses)
+        .collect();
+    let bare: Vec<_> = clause::all()
+        .filter(|clause| !proved.contains(clause.id))
+        .map(|clause| clause.id)
+        .collect();
+    assert!(bare.is_empty(), "no case proves {}", bare.join(", "));
+}

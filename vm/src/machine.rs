@@ -512,6 +512,7 @@ fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
         Box::new(qemu::Kernel(config.kernel.vmlinux.clone())),
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
+        Box::new(qemu::PoisonsFreedMessages),
         Box::new(qemu::NoLegacyTerminals),
         Box::new(qemu::ToldByTrap(chassis)),
     ];

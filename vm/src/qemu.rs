@@ -165,6 +165,20 @@ impl Part for EndsOnPanic {
     }
 }
 
+/// What the kernel frees of its socket buffers is overwritten, so that who reads one that is gone does not
+/// find it as it was. Of these alone: to overwrite all takes time in every case.
+pub(crate) struct PoisonsFreedMessages;
+
+impl Part for PoisonsFreedMessages {
+    fn host(&self) -> Vec<OsString> {
+        Vec::new()
+    }
+
+    fn kernel(&self) -> Option<String> {
+        Some("slub_debug=P,skbuff_head_cache".to_owned())
+    }
+}
+
 /// No terminals of the BSD kind: the kernel would make 256 pairs of them, a fifth of a second.
 pub(crate) struct NoLegacyTerminals;
 
