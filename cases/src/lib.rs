@@ -69,6 +69,7 @@ mod registry;
 mod route;
 mod rules;
 mod scribbler;
+mod scribbles;
 mod sequences;
 mod setup;
 mod stamp;

@@ -7,8 +7,8 @@ use crate::{
     Case, capability, compat, cost, delivery, diag, dump, dump_parked, early, end_to_end,
     end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
     multicast_refusal, multicast_ring, old_program, ordering, ordering_copies, ordering_queues,
-    ordering_senders, ordering_wrap, ownership, poll, publication, races, setup, subsystems, tap,
-    twin, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    ordering_senders, ordering_wrap, ownership, poll, publication, races, scribbles, setup,
+    subsystems, tap, twin, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -21,6 +21,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         end_to_end::CASES,
         end_to_end_large::CASES,
         ownership::CASES,
+        scribbles::CASES,
         tap::CASES,
         delivery::CASES,
         publication::CASES,

@@ -108,6 +108,20 @@ impl Scribbler {
         }))
     }
 
+    /// Does this to one frame after the other, round and round; it tells whether it meddled.
+    pub(crate) fn frame_by_frame(frames: Frames, scribble: fn(&Frames, u32) -> bool) -> Self {
+        Self::start(move |stop| {
+            let mut meddled = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for frame in 0..frames.geometry().frame_nr() {
+                    meddled += u64::from(scribble(&frames, frame));
+                }
+                thread::yield_now();
+            }
+            meddled
+        })
+    }
+
     fn start(scribble: impl FnOnce(&AtomicBool) -> u64 + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let asked = Arc::clone(&stop);
