@@ -12,11 +12,13 @@ use crate::frames::Frames;
 use crate::message::{ACK, Message, Writer};
 use crate::option::assert_refused;
 use crate::parts::{Drive, Dump, Reader, plain, whole};
-use crate::{Case, Setting, case, counters, groups, peers, ready, route};
+use crate::{Case, Setting, case, conntrack, counters, groups, peers, ready, route};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Dump, a_full_ring_pauses_a_dump_and_nothing_is_lost)
         .proves("dump-whole dump-full dump-parked dump-parked-first dump-parked-done"),
+    case!(Dump, the_end_of_an_empty_dump_waits_for_a_frame)
+        .proves("dump-full dump-parked dump-parked-done"),
     case!(Dump, a_part_that_waits_stays_behind_what_is_queued).proves("dump-whole dump-parked"),
     case!(Dump, no_notification_overtakes_a_part_that_waits).proves("dump-parked"),
     case!(Dump, no_part_is_made_for_which_there_is_no_frame).proves("dump-full"),
@@ -61,6 +63,32 @@ fn a_full_ring_pauses_a_dump_and_nothing_is_lost(setting: &mut Setting) -> anyho
         peers::assert_nothing_queued(&reader.socket)?;
         setting.note(format!("{} parts through {frames} frames", dump.in_frames));
     }
+    Ok(())
+}
+
+/// Contract, "poll, dumps, the rest": of a dump of nothing the first part is the last one, `NLMSG_DONE`,
+/// and waits for a frame as any other does.
+fn the_end_of_an_empty_dump_waits_for_a_frame(setting: &mut Setting) -> anyhow::Result<()> {
+    conntrack::make(0..0)?;
+    let mut reader = Reader::open(libc::NETLINK_NETFILTER, shape(1)?)?;
+    reader.socket.send(&crate::message::noop(1))?;
+    reader.socket.send(&conntrack::dump(SEQUENCE))?;
+    for _ in 0..3 {
+        reader.drive(Drive::Poll)?; // there is no frame for it
+    }
+    let answer = reader.next_frame()?.context("the answer is missing")?;
+    ensure!(
+        Message::read(&answer)?.sequence == 1,
+        "the end of the dump stands before the answer"
+    );
+    reader.drive(Drive::Poll)?;
+    let part = reader
+        .next_frame()?
+        .context("the end of the dump is lost")?;
+    let mut dump = Dump::new(SEQUENCE);
+    dump.framed(&part)?;
+    ensure!(dump.done, "the dump of nothing goes on");
+    setting.note("parked at a full ring, and delivered when there was a frame");
     Ok(())
 }
 

@@ -109,6 +109,7 @@ fn every_shape_the_contract_forbids_is_refused(setting: &mut Setting) -> anyhow:
     let mut socket = Socket::open(libc::NETLINK_NETFILTER)?;
     let forbidden = [
         ("a block of no bytes", [0, 4, 2048, 8]),
+        ("a block of no bytes, counted", [0, 4, 2048, 0]),
         ("a block that is no multiple of a page", [4095, 4, 2048, 4]),
         ("a block above INT_MAX", [1 << 31, 1, 1 << 30, 2]),
         ("a frame smaller than its header", [4096, 4, 20, 816]),
