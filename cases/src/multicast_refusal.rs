@@ -2,6 +2,7 @@
 //! Cases of the group `multicast`: when a join is refused, and that nothing is left of it.
 
 use std::fs;
+use std::io;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,12 +12,14 @@ use nix::unistd::{Uid, setuid};
 use nlring::{Flags, Geometry, Socket};
 
 use crate::message::{Message, Writer, attributes};
+use crate::multicast_ring::{GROUP, speak};
 use crate::option::{NETLINK_RX_RING, assert_refused, request_for, set};
 use crate::{Case, Setting, case, child, conntrack, groups, peers};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Multicast, who_may_not_join_at_all_is_told_so_as_ever).proves("multicast-eperm-first"),
     case!(Multicast, a_ring_refuses_before_the_family_is_asked).proves("multicast-before-callback"),
+    case!(Multicast, of_a_join_and_a_ring_at_once_one_wins).proves("multicast-race"),
     case!(Multicast, a_join_that_loses_to_a_ring_is_taken_back).proves("multicast-race-undone"),
 ];
 
@@ -112,6 +115,77 @@ fn a_ring_refuses_before_the_family_is_asked(setting: &mut Setting) -> anyhow::R
     Ok(())
 }
 
+/// Has the socket join a group and get a ring at once, more or less: what came of the ring, and of the join.
+fn race(
+    socket: &Socket,
+    group: u32,
+    random: &mut fastrand::Rng,
+) -> anyhow::Result<(io::Result<()>, io::Result<()>)> {
+    let request = request_for(&geometry()?, Flags::NONE);
+    let start = Barrier::new(2);
+    let [ring, join] = [random.u32(..2000), random.u32(..2000)];
+    let pause = |turns: u32| (0..turns).for_each(|_| std::hint::spin_loop());
+    Ok(thread::scope(|scope| {
+        let joiner = scope.spawn(|| {
+            start.wait();
+            pause(join);
+            groups::join(socket, group)
+        });
+        start.wait();
+        pause(ring);
+        let ring = set(socket, NETLINK_RX_RING, &request);
+        (ring, joiner.join().expect("no panic"))
+    }))
+}
+
+/// Contract, "Multicast": the final decision is made where membership and "has an RX ring" change
+/// together: of a join and a set-up at once exactly one wins, and the socket is what the winner
+/// made.
+fn of_a_join_and_a_ring_at_once_one_wins(setting: &mut Setting) -> anyhow::Result<()> {
+    let span = setting.patiently(Duration::from_millis(500));
+    let (mut rings, mut joins) = (0_u32, 0_u32);
+    let until = Instant::now() + span;
+    let (speaker, _) = peers::open()?;
+    let mut random = fastrand::Rng::with_seed(setting.seed);
+    while Instant::now() < until {
+        let (socket, _) = peers::open()?;
+        let (ring, join) = race(&socket, GROUP, &mut random)?;
+        match (ring, join) {
+            (Ok(()), refused) => {
+                assert_refused("the join that lost", refused, libc::EOPNOTSUPP)?;
+                ensure!(
+                    socket
+                        .rx_ring_request()?
+                        .is_some_and(|ring| ring.block_nr == 1)
+                );
+                speak(&speaker, b"not for it")?;
+                peers::assert_nothing_queued(&socket)?;
+                rings += 1;
+            }
+            (refused, Ok(())) => {
+                assert_refused("the ring that lost", refused, libc::EOPNOTSUPP)?;
+                ensure!(
+                    socket
+                        .rx_ring_request()?
+                        .is_some_and(|ring| ring.block_nr == 0)
+                );
+                speak(&speaker, b"for it")?;
+                ensure!(peers::receive(&socket)? == b"for it", "the member is deaf");
+                joins += 1;
+            }
+            (Err(ring), Err(join)) => anyhow::bail!("both lost: {ring}, {join}"),
+        }
+    }
+    ensure!(
+        rings > 0 && joins > 0,
+        "no race: {rings} rings, {joins} joins"
+    );
+    setting.note(format!(
+        "{rings} times the ring won, {joins} times the join"
+    ));
+    Ok(())
+}
+
 /// Contract, "Multicast": the loser of a race undoes its callbacks. Netfilter's notes that there is a
 /// listener, and as long as there is none, connections are made without events: so the deletion of one
 /// that was made after a lost join is heard by nobody, also who has come since.
@@ -126,26 +200,12 @@ fn a_join_that_loses_to_a_ring_is_taken_back(setting: &mut Setting) -> anyhow::R
         "a deletion is heard that nobody waited for"
     );
 
-    let request = request_for(&geometry()?, Flags::NONE);
     let mut random = fastrand::Rng::with_seed(setting.seed);
     let (mut rings, mut joins) = (0_u32, 0_u32);
     let until = Instant::now() + span;
     while Instant::now() < until {
         let socket = Socket::open(libc::NETLINK_NETFILTER)?;
-        let start = Barrier::new(2);
-        let delays = [random.u32(..2000), random.u32(..2000)];
-        let pause = |turns: u32| (0..turns).for_each(|_| std::hint::spin_loop());
-        let (ring, join) = thread::scope(|scope| {
-            let joiner = scope.spawn(|| {
-                start.wait();
-                pause(delays[0]);
-                groups::join(&socket, conntrack::DESTROY_GROUP)
-            });
-            start.wait();
-            pause(delays[1]);
-            let ring = set(&socket, NETLINK_RX_RING, &request);
-            (ring, joiner.join().expect("no panic"))
-        });
+        let (ring, join) = race(&socket, conntrack::DESTROY_GROUP, &mut random)?;
         if ring.is_ok() {
             assert_refused("the join that lost", join, libc::EOPNOTSUPP)?;
             rings += 1;

@@ -2,8 +2,6 @@
 //! Cases of the group `multicast`: rings that were asked for with `NL_MMAP_RING_MULTICAST`, so that
 //! their sockets may be in groups.
 
-use std::sync::Barrier;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -28,13 +26,12 @@ pub(crate) const CASES: &[Case] = &[
         .proves("rx-full rx-full-resumes multicast-loss multicast-nobody-waits"),
     case!(Multicast, the_kernels_events_reach_rings_and_sockets_alike)
         .proves("rx-every-family multicast-opt-in multicast-own-copy multicast-group"),
-    case!(Multicast, of_a_join_and_a_ring_at_once_one_wins).proves("multicast-race"),
     case!(Fallback, a_message_that_names_its_namespace_comes_by_copy)
         .proves("rx-copy-length rx-nsid"),
 ];
 
 /// The group of `NETLINK_USERSOCK` that is spoken to here.
-const GROUP: u32 = 3;
+pub(crate) const GROUP: u32 = 3;
 
 /// A ringed member of the group.
 fn listener(geometry: Geometry) -> anyhow::Result<(Socket, Frames)> {
@@ -47,7 +44,7 @@ fn listener(geometry: Geometry) -> anyhow::Result<(Socket, Frames)> {
 
 /// Speaks to the group. The kernel's own end of this family takes nothing, which is told when all
 /// others have theirs.
-fn speak(socket: &Socket, content: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn speak(socket: &Socket, content: &[u8]) -> anyhow::Result<()> {
     let sent = peers::send_by(socket, 0, 1 << (GROUP - 1), content, MsgFlags::empty());
     assert_refused("speaking to the kernel", sent, libc::ECONNREFUSED)
 }
@@ -216,69 +213,6 @@ fn the_kernels_events_reach_rings_and_sockets_alike(setting: &mut Setting) -> an
     groups::assert_hears_of(&mut receiver, "heard5", patience)?;
     setting.note(format!(
         "{events} events, the same in the ring and in the socket"
-    ));
-    Ok(())
-}
-
-/// Contract, "Multicast": the final decision is made where membership and "has an RX ring" change
-/// together: of a join and a set-up at once exactly one wins, and the socket is what the winner
-/// made.
-fn of_a_join_and_a_ring_at_once_one_wins(setting: &mut Setting) -> anyhow::Result<()> {
-    let span = setting.patiently(Duration::from_millis(500));
-    let geometry = Geometry::from_request(4096, 1, 2048, 2)?;
-    let request = request_for(&geometry, Flags::NONE);
-    let (mut rings, mut joins) = (0_u32, 0_u32);
-    let until = Instant::now() + span;
-    let (speaker, _) = peers::open()?;
-    let mut random = fastrand::Rng::with_seed(setting.seed);
-    while Instant::now() < until {
-        let (socket, _) = peers::open()?;
-        let start = Barrier::new(2);
-        let delay = [random.u32(..2000), random.u32(..2000)];
-        let pause = |turns: u32| (0..turns).for_each(|_| std::hint::spin_loop());
-        let (ring, join) = thread::scope(|scope| {
-            let joiner = scope.spawn(|| {
-                start.wait();
-                pause(delay[0]);
-                groups::join(&socket, GROUP)
-            });
-            start.wait();
-            pause(delay[1]);
-            let ring = set(&socket, NETLINK_RX_RING, &request);
-            (ring, joiner.join().expect("no panic"))
-        });
-        match (ring, join) {
-            (Ok(()), refused) => {
-                assert_refused("the join that lost", refused, EOPNOTSUPP)?;
-                ensure!(
-                    socket
-                        .rx_ring_request()?
-                        .is_some_and(|ring| ring.block_nr == 1)
-                );
-                speak(&speaker, b"not for it")?;
-                peers::assert_nothing_queued(&socket)?;
-                rings += 1;
-            }
-            (refused, Ok(())) => {
-                assert_refused("the ring that lost", refused, EOPNOTSUPP)?;
-                ensure!(
-                    socket
-                        .rx_ring_request()?
-                        .is_some_and(|ring| ring.block_nr == 0)
-                );
-                speak(&speaker, b"for it")?;
-                ensure!(peers::receive(&socket)? == b"for it", "the member is deaf");
-                joins += 1;
-            }
-            (Err(ring), Err(join)) => anyhow::bail!("both lost: {ring}, {join}"),
-        }
-    }
-    ensure!(
-        rings > 0 && joins > 0,
-        "no race: {rings} rings, {joins} joins"
-    );
-    setting.note(format!(
-        "{rings} times the ring won, {joins} times the join"
     ));
     Ok(())
 }
