@@ -2,7 +2,6 @@
 //! Frames that the kernel takes before their message is sent: what poll makes of them, and what
 //! becomes of the message if the ring goes meanwhile.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -85,8 +84,8 @@ fn a_frame_that_was_passed_while_it_was_filled_is_told(
 /// delivered as if nothing had been taken: the queue's counters know of no packet that was refused.
 fn a_packet_whose_ring_goes_meanwhile_arrives_as_ever(setting: &mut Setting) -> anyhow::Result<()> {
     /// Under way at most, so less than a ring holds.
-    const PACKETS: u32 = 6;
-    const FRAMES: u32 = 8;
+    const PACKETS: u32 = 14;
+    const FRAMES: u32 = 16;
     let span = setting.patiently(Duration::from_millis(400));
     let _rules = Rules::install(&[], &[&format!("udp dport {PORT} queue num 0")])?;
     let geometry = Geometry::for_messages(22_000, FRAMES)?;
@@ -101,32 +100,25 @@ fn a_packet_whose_ring_goes_meanwhile_arrives_as_ever(setting: &mut Setting) -> 
         .start(&window)
     });
     let mut random = fastrand::Rng::with_seed(setting.seed);
-    let (mut rings, mut by_queue, mut judged) = (0_u32, 0_u32, 0_u32);
+    let (mut rings, mut by_queue, mut judged, mut seen) = (0_u32, 0_u32, 0_u32, 0_u32);
     let until = Instant::now() + span;
     let mut come_and_go = || {
         while Instant::now() < until {
             let socket = consumer.receiver().socket();
             socket.set_up_rx_ring(&geometry, Flags::NONE)?;
-            let last = QueueCounters::of(0)?.last_id;
-            for _ in last..judged + PACKETS {
-                // Until the first of these packets is there, and a little longer.
-                if QueueCounters::of(0)?.last_id != last {
-                    break;
-                }
-                thread::yield_now();
-            }
-            (0..random.u32(..4000)).for_each(|_| std::hint::spin_loop());
-            socket.tear_down_rx_ring()?;
             rings += 1;
+            // They come now, and somewhere among them the ring goes.
+            (judged..seen).for_each(|_| window.seen());
+            judged = seen;
+            let moment = Instant::now() + Duration::from_micros(random.u64(..3000));
+            while Instant::now() < moment {
+                std::hint::spin_loop();
+            }
+            socket.tear_down_rx_ring()?;
             while peers::receive(consumer.receiver()).is_ok() {
                 by_queue += 1;
             }
-            let last = QueueCounters::of(0)?.last_id;
-            if last != judged {
-                consumer.verdict_up_to(last, Verdict::Drop)?;
-            }
-            (judged..last).for_each(|_| window.seen());
-            judged = last;
+            seen = drop_all(&consumer, seen)?;
         }
         Ok(())
     };
@@ -135,21 +127,32 @@ fn a_packet_whose_ring_goes_meanwhile_arrives_as_ever(setting: &mut Setting) -> 
     for flow in flows {
         traffic::sent(flow?)?;
     }
+    // None may wait when the rules go: the kernel warns of a packet that it cannot put back.
+    drop_all(&consumer, seen)?;
     let told: anyhow::Result<()> = outcome;
     told?;
     let counters = QueueCounters::of(0)?;
     ensure!(
         counters.user_dropped == 0 && counters.dropped == 0,
-        "of {judged} packets over {rings} rings some were refused: {counters:?}"
+        "of {seen} packets over {rings} rings some were refused: {counters:?}"
     );
     ensure!(
-        by_queue > 0 && judged > by_queue,
-        "{by_queue} of {judged} packets came by the queue"
+        by_queue > 0 && seen > by_queue,
+        "{by_queue} of {seen} packets came by the queue"
     );
     setting.note(format!(
-        "{rings} rings, {judged} packets, {by_queue} of them by the queue, none refused"
+        "{rings} rings, {seen} packets, {by_queue} of them by the queue, none refused"
     ));
     Ok(())
+}
+
+/// Drops every packet that waits in queue 0 behind this one; the last one's number.
+fn drop_all(consumer: &Consumer, seen: u32) -> anyhow::Result<u32> {
+    let last = QueueCounters::of(0)?.last_id;
+    if last != seen {
+        consumer.verdict_up_to(last, Verdict::Drop)?;
+    }
+    Ok(last)
 }
 
 /// A packet that the socket's filter may refuse takes no frame early: what is refused would fill the
@@ -185,6 +188,7 @@ fn a_filter_that_refuses_all_fills_no_frame(setting: &mut Setting) -> anyhow::Re
             "{packet:?} came"
         );
     }
+    drop_all(&consumer, 0)?;
     setting.note(format!("{PACKETS} packets refused, none in a frame"));
     Ok(())
 }

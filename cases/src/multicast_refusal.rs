@@ -3,17 +3,21 @@
 
 use std::fs;
 use std::io;
-use std::sync::Barrier;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use libc::{EOPNOTSUPP, NETLINK_NETFILTER, NETLINK_USERSOCK};
 use nix::unistd::{Uid, setuid};
 use nlring::{Flags, Geometry, Socket};
 
 use crate::message::{Message, Writer, attributes};
 use crate::multicast_ring::{GROUP, speak};
 use crate::option::{NETLINK_RX_RING, assert_refused, request_for, set};
+use crate::traffic::pin;
 use crate::{Case, Setting, case, child, conntrack, groups, peers};
 
 pub(crate) const CASES: &[Case] = &[
@@ -40,7 +44,7 @@ fn both(family: i32) -> anyhow::Result<[Socket; 2]> {
 /// Contract, "Multicast": the refusal comes after today's `EPERM`. Groups of netfilter are not for
 /// everybody: who may not join them learns that, and not that there is a ring, by either way.
 fn who_may_not_join_at_all_is_told_so_as_ever(setting: &mut Setting) -> anyhow::Result<()> {
-    let sockets = both(libc::NETLINK_NETFILTER)?;
+    let sockets = both(NETLINK_NETFILTER)?;
     child::run(|| {
         setuid(Uid::from_raw(NOBODY))?;
         for (name, socket) in ["with a ring", "without"].iter().zip(&sockets) {
@@ -53,7 +57,7 @@ fn who_may_not_join_at_all_is_told_so_as_ever(setting: &mut Setting) -> anyhow::
     })?;
     let [ringed, plain] = &sockets;
     let join = groups::join(ringed, conntrack::NEW_GROUP);
-    assert_refused("joining by root with a ring", join, libc::EOPNOTSUPP)?;
+    assert_refused("joining by root with a ring", join, EOPNOTSUPP)?;
     groups::join(plain, conntrack::NEW_GROUP)?;
     setting.note("EPERM for nobody, ring or not; EOPNOTSUPP for root with a ring");
     Ok(())
@@ -97,7 +101,7 @@ fn a_ring_refuses_before_the_family_is_asked(setting: &mut Setting) -> anyhow::R
     let sockets = both(libc::NETLINK_GENERIC)?;
     child::run(|| {
         setuid(Uid::from_raw(NOBODY))?;
-        for (socket, errno) in sockets.iter().zip([libc::EOPNOTSUPP, libc::EPERM]) {
+        for (socket, errno) in sockets.iter().zip([EOPNOTSUPP, libc::EPERM]) {
             assert_refused("joining", groups::join(socket, group), errno)?;
             if let Some(mask) = 1_u32.checked_shl(group - 1) {
                 assert_refused("binding", groups::bind(socket, mask), errno)?;
@@ -107,7 +111,7 @@ fn a_ring_refuses_before_the_family_is_asked(setting: &mut Setting) -> anyhow::R
     })?;
     let [ringed, plain] = &sockets;
     let join = groups::join(ringed, group);
-    assert_refused("joining by root with a ring", join, libc::EOPNOTSUPP)?;
+    assert_refused("joining by root with a ring", join, EOPNOTSUPP)?;
     groups::join(plain, group)?;
     setting.note(format!(
         "group {group}: the family's EPERM without a ring, EOPNOTSUPP with one"
@@ -115,67 +119,127 @@ fn a_ring_refuses_before_the_family_is_asked(setting: &mut Setting) -> anyhow::R
     Ok(())
 }
 
-/// Has the socket join a group and get a ring at once, more or less: what came of the ring, and of the join.
+/// Many times a socket that joins a group and gets a ring at once: calls `judge` with what came of the ring,
+/// and of the join.
 fn race(
-    socket: &Socket,
+    family: i32,
     group: u32,
-    random: &mut fastrand::Rng,
-) -> anyhow::Result<(io::Result<()>, io::Result<()>)> {
+    setting: &Setting,
+    span: Duration,
+    mut judge: impl FnMut(&Socket, io::Result<()>, io::Result<()>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    /// Before a join, in nanoseconds. A set-up takes some tens of microseconds, and when a join has to come
+    /// to meet its end is not known.
+    const STAGGER: u64 = 120_000;
+    // The end of a ring waits for RCU, for longer than a hundred races take.
+    let _expedited = Expedited::begin()?;
     let request = request_for(&geometry()?, Flags::NONE);
-    let start = Barrier::new(2);
-    let [ring, join] = [random.u32(..2000), random.u32(..2000)];
-    let pause = |turns: u32| (0..turns).for_each(|_| std::hint::spin_loop());
-    Ok(thread::scope(|scope| {
-        let joiner = scope.spawn(|| {
-            start.wait();
-            pause(join);
-            groups::join(socket, group)
+    let mut random = fastrand::Rng::with_seed(setting.seed);
+    let over = AtomicBool::new(false);
+    let (asked, outcome) = (
+        Mutex::new(None::<(BorrowedFd<'_>, Duration)>),
+        Mutex::new(None),
+    );
+    let end = Instant::now() + span;
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = pin(1); // where there is but one CPU there is less of a race
+            while !over.load(Ordering::Relaxed) {
+                let Some((socket, delay)) = asked.lock().expect("nobody panics").take() else {
+                    std::hint::spin_loop();
+                    continue;
+                };
+                let then = Instant::now() + delay;
+                while Instant::now() < then {}
+                let join = groups::join(&socket, group);
+                *outcome.lock().expect("nobody panics") = Some(join);
+            }
         });
-        start.wait();
-        pause(ring);
-        let ring = set(socket, NETLINK_RX_RING, &request);
-        (ring, joiner.join().expect("no panic"))
-    }))
+        let _stop = StopsAtEnd(&over);
+        pin(0)?;
+        while Instant::now() < end {
+            let socket = Socket::open(family)?;
+            groups::bind(&socket, 0)?;
+            let delay = Duration::from_nanos(random.u64(..STAGGER));
+            // SAFETY: the other is done with it when its outcome is there, and the socket is not closed before.
+            let lent = unsafe { BorrowedFd::borrow_raw(socket.as_fd().as_raw_fd()) };
+            *asked.lock().expect("nobody panics") = Some((lent, delay));
+            let ring = set(&socket, NETLINK_RX_RING, &request);
+            let join = loop {
+                if let Some(join) = outcome.lock().expect("nobody panics").take() {
+                    break join;
+                }
+                thread::yield_now();
+            };
+            judge(&socket, ring, join)?;
+        }
+        Ok(())
+    })
+}
+
+/// Has a thread that looks at it stop, however this one goes on.
+struct StopsAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopsAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Grace periods that end at once, at the price of every CPU's attention; as before when it is dropped.
+struct Expedited(String);
+
+impl Expedited {
+    const SWITCH: &str = "/sys/kernel/rcu_expedited";
+
+    fn begin() -> anyhow::Result<Self> {
+        let before = fs::read_to_string(Self::SWITCH).context(Self::SWITCH)?;
+        fs::write(Self::SWITCH, "1").context(Self::SWITCH)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Expedited {
+    fn drop(&mut self) {
+        let _ = fs::write(Self::SWITCH, &self.0);
+    }
 }
 
 /// Contract, "Multicast": the final decision is made where membership and "has an RX ring" change
 /// together: of a join and a set-up at once exactly one wins, and the socket is what the winner
 /// made.
 fn of_a_join_and_a_ring_at_once_one_wins(setting: &mut Setting) -> anyhow::Result<()> {
-    let span = setting.patiently(Duration::from_millis(500));
+    let span = setting.patiently(Duration::from_millis(200));
     let (mut rings, mut joins) = (0_u32, 0_u32);
-    let until = Instant::now() + span;
     let (speaker, _) = peers::open()?;
-    let mut random = fastrand::Rng::with_seed(setting.seed);
-    while Instant::now() < until {
-        let (socket, _) = peers::open()?;
-        let (ring, join) = race(&socket, GROUP, &mut random)?;
-        match (ring, join) {
-            (Ok(()), refused) => {
-                assert_refused("the join that lost", refused, libc::EOPNOTSUPP)?;
-                ensure!(
-                    socket
-                        .rx_ring_request()?
-                        .is_some_and(|ring| ring.block_nr == 1)
-                );
-                speak(&speaker, b"not for it")?;
-                peers::assert_nothing_queued(&socket)?;
-                rings += 1;
+    race(
+        NETLINK_USERSOCK,
+        GROUP,
+        setting,
+        span,
+        |socket, ring, join| {
+            match (ring, join) {
+                (Ok(()), refused) => {
+                    assert_refused("the join that lost", refused, EOPNOTSUPP)?;
+                    let told = socket.rx_ring_request()?;
+                    ensure!(told.is_some_and(|ring| ring.block_nr == 1), "{told:?}");
+                    speak(&speaker, b"not for it")?;
+                    peers::assert_nothing_queued(socket)?;
+                    rings += 1;
+                }
+                (refused, Ok(())) => {
+                    assert_refused("the ring that lost", refused, EOPNOTSUPP)?;
+                    let told = socket.rx_ring_request()?;
+                    ensure!(told.is_some_and(|ring| ring.block_nr == 0), "{told:?}");
+                    speak(&speaker, b"for it")?;
+                    ensure!(peers::receive(socket)? == b"for it", "the member is deaf");
+                    joins += 1;
+                }
+                (Err(ring), Err(join)) => anyhow::bail!("both lost: {ring}, {join}"),
             }
-            (refused, Ok(())) => {
-                assert_refused("the ring that lost", refused, libc::EOPNOTSUPP)?;
-                ensure!(
-                    socket
-                        .rx_ring_request()?
-                        .is_some_and(|ring| ring.block_nr == 0)
-                );
-                speak(&speaker, b"for it")?;
-                ensure!(peers::receive(&socket)? == b"for it", "the member is deaf");
-                joins += 1;
-            }
-            (Err(ring), Err(join)) => anyhow::bail!("both lost: {ring}, {join}"),
-        }
-    }
+            Ok(())
+        },
+    )?;
     ensure!(
         rings > 0 && joins > 0,
         "no race: {rings} rings, {joins} joins"
@@ -200,14 +264,11 @@ fn a_join_that_loses_to_a_ring_is_taken_back(setting: &mut Setting) -> anyhow::R
         "a deletion is heard that nobody waited for"
     );
 
-    let mut random = fastrand::Rng::with_seed(setting.seed);
     let (mut rings, mut joins) = (0_u32, 0_u32);
-    let until = Instant::now() + span;
-    while Instant::now() < until {
-        let socket = Socket::open(libc::NETLINK_NETFILTER)?;
-        let (ring, join) = race(&socket, conntrack::DESTROY_GROUP, &mut random)?;
+    let group = conntrack::DESTROY_GROUP;
+    race(NETLINK_NETFILTER, group, setting, span, |_, ring, join| {
         if ring.is_ok() {
-            assert_refused("the join that lost", join, libc::EOPNOTSUPP)?;
+            assert_refused("the join that lost", join, EOPNOTSUPP)?;
             rings += 1;
             ensure!(
                 !is_heard(false)?,
@@ -217,7 +278,8 @@ fn a_join_that_loses_to_a_ring_is_taken_back(setting: &mut Setting) -> anyhow::R
             join.context("both lost")?;
             joins += 1;
         }
-    }
+        Ok(())
+    })?;
     ensure!(rings > 0, "the join always won, {joins} times");
     setting.note(format!("{rings} joins lost and left nothing, {joins} won"));
     Ok(())
@@ -226,7 +288,7 @@ fn a_join_that_loses_to_a_ring_is_taken_back(setting: &mut Setting) -> anyhow::R
 /// Makes a connection, with a listener for deletions there or not, and tells whether who listens
 /// when it is deleted hears of it.
 fn is_heard(listens_before: bool) -> anyhow::Result<bool> {
-    let listener = Socket::open(libc::NETLINK_NETFILTER)?;
+    let listener = Socket::open(NETLINK_NETFILTER)?;
     groups::bind(&listener, 0)?; // without a port of its own it would be taken for the kernel
     if listens_before {
         groups::join(&listener, conntrack::DESTROY_GROUP)?;

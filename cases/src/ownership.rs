@@ -346,6 +346,12 @@ fn a_frame_that_was_passed_waits_for_what_took_its_place(
                 peers::send_to(&sender, port, &message(30 + frame))?;
                 assert_holds(&frames, frame, &message(30 + frame))?;
             }
+            // Taken again, they are like any other: the ring can be filled to its last frame.
+            frames.set_statuses(Status::Unused);
+            for number in 0..FRAMES {
+                peers::send_to(&sender, port, &message(40 + number))?;
+                assert_holds(&frames, (kept + number) % FRAMES, &message(40 + number))?;
+            }
         }
         setting.note(format!(
             "{kept} of {FRAMES} frames passed, given back, taken again"

@@ -180,13 +180,21 @@ fn meddle(
     Ok(())
 }
 
+fn is_all_reserved(frames: &Frames) -> bool {
+    let statuses = frames.statuses();
+    statuses
+        .iter()
+        .all(|&status| status == Some(Status::Reserved))
+}
+
 /// The same: `VALID` is turned into `RESERVED`, which is the kernel's word, as soon as it is seen; what was
-/// so marked comes free with the next lap of the scribbler.
+/// so marked comes free when the ring is full of it.
 fn valid_turned_reserved_is_lost_and_no_more(setting: &mut Setting) -> anyhow::Result<()> {
     meddle(setting, Flags::NONE, |frames, frame| {
         let next = match frames.status(frame) {
             Some(Status::Valid | Status::Copy) => Status::Reserved,
-            Some(Status::Reserved) => Status::Unused,
+            // Not before the kernel has come round to them.
+            Some(Status::Reserved) if is_all_reserved(frames) => Status::Unused,
             _ => return false,
         };
         frames.set_status(frame, next);
