@@ -36,6 +36,8 @@ pub enum Stage {
         topology: Topology,
         /// Whether the ring library's examples are there.
         examples: bool,
+        /// Whether it is booted, rather than restored from a snapshot.
+        cold: bool,
     },
     /// The file system of this machine, and the selftests of the kernel's base.
     Host,
@@ -176,6 +178,7 @@ fn sit(
     let stage = Stage::Bare {
         topology: first.case.topology,
         examples: first.case.group.runs_examples(),
+        cold: first.cold,
     };
     let (heard, ready) = match hypervisor.start(kernel, stage, &console) {
         Err(why) => (vec![(Testimony::NoGuest(why), begun.elapsed())], None),

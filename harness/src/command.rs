@@ -19,7 +19,7 @@ use crate::listing::{self, ListedKernel};
 use crate::mutant;
 use crate::mutants::Court;
 use crate::partition::Partition;
-use crate::plan::{self, Request};
+use crate::plan::{self, Request, Rounds};
 use crate::render::{self, Output};
 use crate::report::{self, Report};
 use crate::run::Run;
@@ -275,15 +275,18 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
         group: arguments.group.as_deref(),
         kernel: arguments.kernel.as_deref(),
         partition: arguments.partition,
-        seed,
-        repeat: arguments.repeat.get(),
+        rounds: Rounds {
+            seed,
+            repeat: arguments.repeat.get(),
+            cold: arguments.cold,
+        },
     };
     let candidates = lab::candidates(tree, request.kernel)?;
     let plan = plan::plan(nlring_cases::all(), &candidates, &request)?;
     let report = Report::open(&arguments.report.unwrap_or_else(|| tree.default_report()))?;
     let output = Output::of(arguments.json);
     let mut renderer = render::choose(output);
-    let prepare = Lab::preparation(tree, &plan, arguments.cold);
+    let prepare = Lab::preparation(tree, &plan);
     let outcome = Run {
         plan,
         seed,

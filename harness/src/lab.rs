@@ -50,8 +50,7 @@ pub struct Lab {
     /// For kernels of the group `compat`: the selftests of their base.
     selftests: BTreeMap<String, PathBuf>,
     accelerator: Accelerator,
-    /// None where each VM is to be booted.
-    snapshots: Option<Snapshots>,
+    snapshots: Snapshots,
 }
 
 /// What a lab is asked for.
@@ -61,8 +60,6 @@ pub struct Order<'a> {
     pub kernels: &'a [String],
     /// Whether the ring library's examples are to be in the guest.
     pub examples: bool,
-    /// Whether each VM is to be booted, rather than go on from a snapshot of the first that is like it.
-    pub cold: bool,
 }
 
 /// A kernel and the file systems that it boots with.
@@ -99,11 +96,7 @@ impl Lab {
         order: Order<'_>,
         on: &mut dyn FnMut(Event),
     ) -> Result<Self, Error> {
-        let Order {
-            kernels,
-            examples,
-            cold,
-        } = order;
+        let Order { kernels, examples } = order;
         require("run cases", &[Need::Run])?;
         let cache = Cache::open()?;
         let matrix = Matrix::load(tree.root())?;
@@ -158,23 +151,19 @@ impl Lab {
             kernels: kitted,
             selftests,
             accelerator,
-            snapshots: (!cold).then(Snapshots::default),
+            snapshots: Snapshots::default(),
         })
     }
 
     /// What prepares it for the cases of this plan, when their kernels are known.
     #[must_use]
-    pub fn preparation(tree: &Tree, plan: &[Planned], cold: bool) -> impl Prepare + use<> {
+    pub fn preparation(tree: &Tree, plan: &[Planned]) -> impl Prepare + use<> {
         let tree = tree.clone();
         let examples = plan
             .iter()
             .any(|planned| planned.case.group.runs_examples());
         move |kernels: &[String], on: &mut dyn FnMut(Event)| {
-            let order = Order {
-                kernels,
-                examples,
-                cold,
-            };
+            let order = Order { kernels, examples };
             let lab = Self::prepare(&tree, order, on)?;
             Ok(Box::new(lab) as Box<dyn Hypervisor>)
         }
@@ -185,6 +174,7 @@ impl Lab {
         kernel: &Built,
         initramfs: &Path,
         topology: topology::Topology,
+        cold: bool,
         console: &Path,
     ) -> Result<Vm, VmError> {
         let config = Config {
@@ -196,9 +186,10 @@ impl Lab {
             memory_mib: MEMORY_MIB,
             console,
         };
-        match &self.snapshots {
-            Some(snapshots) => snapshots.start(&config),
-            None => Vm::boot(&config),
+        if cold {
+            Vm::boot(&config)
+        } else {
+            self.snapshots.start(&config)
         }
     }
 
@@ -361,12 +352,12 @@ impl Hypervisor for Lab {
             _ => topology::Topology::None,
         };
         let vm = match stage {
-            Stage::Bare { examples, .. } => {
+            Stage::Bare { examples, cold, .. } => {
                 let initramfs = match &kitted.with_examples {
                     Some(initramfs) if examples => initramfs,
                     _ => &kitted.initramfs,
                 };
-                self.start_bare(kernel, initramfs, topology, console)
+                self.start_bare(kernel, initramfs, topology, cold, console)
             }
             Stage::Host => self.boot_on_host(kernel, console),
         }

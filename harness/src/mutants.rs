@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::lab::{self, Lab};
 use crate::mutant::Mutant;
-use crate::plan::plan_of;
+use crate::plan::{Rounds, plan_of};
 use crate::render::{self, Output, Renderer, seconds};
 use crate::report::Report;
 use crate::results::{CaseResult, Results};
@@ -179,8 +179,13 @@ impl Court {
         folder: &str,
     ) -> Result<Results, Error> {
         let candidates = lab::candidates(&self.tree, Some(kernel))?;
-        let plan = plan_of(cases.to_vec(), &candidates, kernel, self.seed, repeat)?;
-        let prepare = Lab::preparation(&self.tree, &plan, false);
+        let rounds = Rounds {
+            seed: self.seed,
+            repeat,
+            cold: false,
+        };
+        let plan = plan_of(cases.to_vec(), &candidates, kernel, rounds)?;
+        let prepare = Lab::preparation(&self.tree, &plan);
         let run = Run {
             plan,
             seed: self.seed,

@@ -20,10 +20,19 @@ pub struct Request<'a> {
     pub kernel: Option<&'a str>,
     /// Only this part.
     pub partition: Option<Partition>,
+    /// How often, and how.
+    pub rounds: Rounds,
+}
+
+/// How often chosen cases are run, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rounds {
     /// The run's seed.
     pub seed: u64,
     /// How often each case is run.
     pub repeat: u32,
+    /// Whether each VM is to be booted, rather than go on from a snapshot of the first that is like it.
+    pub cold: bool,
 }
 
 /// A case to be run, or to be skipped.
@@ -41,6 +50,8 @@ pub struct Planned {
     pub seed: u64,
     /// Which repetition; the first is 0.
     pub repetition: u32,
+    /// Whether its VM is to be booted.
+    pub cold: bool,
 }
 
 impl Planned {
@@ -75,7 +86,9 @@ impl Planned {
         } else {
             self.case.name.to_owned()
         };
-        format!("ci/nlring run {name}{kernel} --seed {}", self.base_seed)
+        let cold = if self.cold { " --cold" } else { "" };
+        let seed = self.base_seed;
+        format!("ci/nlring run {name}{kernel}{cold} --seed {seed}")
     }
 }
 
@@ -97,39 +110,37 @@ pub fn plan(
     if chosen.is_empty() {
         return Err(Error::NothingSelected(describe(request)));
     }
-    Ok(lay_out(chosen, matrix, asked, request.seed, request.repeat))
+    Ok(lay_out(chosen, matrix, asked, request.rounds))
 }
 
-/// These cases, `repeat` times, on the kernel `kernel` of `matrix`.
+/// These cases on the kernel `kernel` of `matrix`.
 pub fn plan_of(
     cases: Vec<&'static Case>,
     matrix: &[Candidate],
     kernel: &str,
-    seed: u64,
-    repeat: u32,
+    rounds: Rounds,
 ) -> Result<Vec<Planned>, Error> {
     let kernel = known_kernel(matrix, kernel)?;
-    Ok(lay_out(cases, matrix, Some(kernel), seed, repeat))
+    Ok(lay_out(cases, matrix, Some(kernel), rounds))
 }
 
 fn lay_out(
     cases: Vec<&'static Case>,
     matrix: &[Candidate],
     asked: Option<&Candidate>,
-    run_seed: u64,
-    repeat: u32,
+    rounds: Rounds,
 ) -> Vec<Planned> {
     let once = cases
         .into_iter()
         .map(|case| (case, place(case, matrix, asked)));
     let once: Vec<_> = once.collect();
-    let all = (0..repeat).flat_map(|repetition| {
+    let all = (0..rounds.repeat).flat_map(|repetition| {
         once.iter()
             .map(move |(case, place)| (repetition, *case, place))
     });
     all.enumerate()
         .map(|(index, (repetition, case, place))| {
-            let base_seed = seed::of_repetition(run_seed, repetition);
+            let base_seed = seed::of_repetition(rounds.seed, repetition);
             let seed = seed::of_case(base_seed, case.name);
             Planned {
                 index,
@@ -138,6 +149,7 @@ fn lay_out(
                 base_seed,
                 seed,
                 repetition,
+                cold: rounds.cold,
             }
         })
         .collect()
@@ -277,8 +289,11 @@ mod tests {
             group: None,
             kernel: None,
             partition: None,
-            seed: 7,
-            repeat: 1,
+            rounds: Rounds {
+                seed: 7,
+                repeat: 1,
+                cold: false,
+            },
         }
     }
 
@@ -438,19 +453,15 @@ mod tests {
 
     #[test]
     fn repetitions_differ_in_their_seeds_and_each_can_be_had_alone() {
-        let plan_of = |seed, repeat| {
-            plan(
-                &CASES,
-                &matrix(),
-                &Request {
-                    seed,
-                    repeat,
-                    ..everything()
-                },
-            )
-            .unwrap()
+        let plan_of = |seed, repeat, cold| {
+            let rounds = Rounds { seed, repeat, cold };
+            let request = Request {
+                rounds,
+                ..everything()
+            };
+            plan(&CASES, &matrix(), &request).unwrap()
         };
-        let thrice = plan_of(7, 3);
+        let thrice = plan_of(7, 3, false);
         assert_eq!(thrice.len(), 12);
         let third = &thrice[8];
         assert_eq!(
@@ -459,13 +470,17 @@ mod tests {
         );
         assert_eq!(third.folder(), "frames_stand_in_order.3");
         assert_ne!(third.seed, thrice[0].seed);
-        assert_eq!(plan_of(third.base_seed, 1)[0].seed, third.seed);
+        assert_eq!(plan_of(third.base_seed, 1, false)[0].seed, third.seed);
         assert_eq!(
             third.again(),
             format!(
                 "ci/nlring run frames_stand_in_order --kernel 6.1 --seed {}",
                 third.base_seed
             )
+        );
+        assert_eq!(
+            plan_of(7, 1, true)[0].again(),
+            "ci/nlring run frames_stand_in_order --kernel 6.1 --cold --seed 7"
         );
     }
 

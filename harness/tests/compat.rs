@@ -12,7 +12,7 @@ use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::event::Event;
 use nlring_harness::place::Candidate;
-use nlring_harness::plan::{Request, plan};
+use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
 use nlring_harness::results::{CaseResult, Results};
@@ -193,8 +193,11 @@ fn run(cases: &'static [Case], report: &Path) -> (Results, Recorder) {
         group: Some("compat"),
         kernel: None,
         partition: None,
-        seed: 9,
-        repeat: 1,
+        rounds: Rounds {
+            seed: 9,
+            repeat: 1,
+            cold: false,
+        },
     };
     let run = Run {
         plan: plan(cases, &matrix, &request).unwrap(),

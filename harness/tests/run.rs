@@ -13,7 +13,7 @@ use nlring_harness::error::Error;
 use nlring_harness::event::Event;
 use nlring_harness::partition::Partition;
 use nlring_harness::place::Candidate;
-use nlring_harness::plan::{Request, plan};
+use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
 use nlring_harness::results::Results;
@@ -193,13 +193,20 @@ fn matrix() -> Vec<Candidate> {
 }
 
 fn request(filters: &[String]) -> Request<'_> {
+    repeated(filters, 1)
+}
+
+fn repeated(filters: &[String], repeat: u32) -> Request<'_> {
     Request {
         filters,
         group: None,
         kernel: None,
         partition: None,
-        seed: 9,
-        repeat: 1,
+        rounds: Rounds {
+            seed: 9,
+            repeat,
+            cold: false,
+        },
     }
 }
 
@@ -208,7 +215,7 @@ fn run(request: &Request<'_>, jobs: usize, report: &Path) -> (Results, Recorder)
     let mut recorder = Recorder::default();
     let run = Run {
         plan,
-        seed: request.seed,
+        seed: request.rounds.seed,
         jobs,
         report: Report::open(report).unwrap(),
     };
@@ -329,14 +336,7 @@ fn a_plan_of_skips_prepares_nothing() {
 fn repetitions_get_seeds_and_folders_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
     let filters = [String::from("says_fail")];
-    let (results, _) = run(
-        &Request {
-            repeat: 3,
-            ..request(&filters)
-        },
-        2,
-        directory.path(),
-    );
+    let (results, _) = run(&repeated(&filters, 3), 2, directory.path());
     let mut seeds: Vec<u64> = results.cases.iter().map(|case| case.seed).collect();
     seeds.dedup();
     assert_eq!(seeds.len(), 3);
@@ -371,10 +371,7 @@ static REPEATED: [Case; 6] = [
 fn rounds(name: &str) -> (Vec<Verdict>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     let filters = [name.to_owned()];
-    let asked = Request {
-        repeat: 25,
-        ..request(&filters)
-    };
+    let asked = repeated(&filters, 25);
     let run = Run {
         plan: plan(&REPEATED, &matrix(), &asked).unwrap(),
         seed: 9,

@@ -12,7 +12,7 @@ use nlring_harness::event::Event;
 use nlring_harness::lab::{self, Lab, Order};
 use nlring_harness::names::full_name;
 use nlring_harness::place::Place;
-use nlring_harness::plan::{self, Planned, Request};
+use nlring_harness::plan::{self, Planned, Request, Rounds};
 use nlring_harness::render::{Lines, Renderer};
 use nlring_harness::report::Report;
 use nlring_harness::results::CaseResult;
@@ -64,8 +64,11 @@ fn find_plan() -> Result<(Tree, Vec<Planned>), Error> {
         group: None,
         kernel: None,
         partition: None,
-        seed: 1,
-        repeat: 1,
+        rounds: Rounds {
+            seed: 1,
+            repeat: 1,
+            cold: false,
+        },
     };
     let plan = plan::plan(
         nlring_cases::all(),
@@ -81,7 +84,6 @@ fn prepare(tree: &Tree, kernel: String) -> Result<Ground, Error> {
     let order = Order {
         kernels: &[kernel],
         examples: true,
-        cold: false,
     };
     let lab = Lab::prepare(tree, order, &mut |event: Event| lines.show(&event))?;
     Ok(Ground {
