@@ -2,11 +2,7 @@
 //! How a message comes to stand in a frame: its header, its bytes, and none besides. The senders
 //! are programs, so every length and every moment is the case's own choice.
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd};
-
 use anyhow::{Context as _, ensure};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg};
 use nlring::{Flags, Geometry, Socket, Status};
 
 use crate::child;
@@ -81,7 +77,7 @@ fn a_frame_says_who_sent_its_message(setting: &mut Setting) -> anyhow::Result<()
     {
         let frame = frame as u32;
         assert_holds(&frames, frame, content)?;
-        let told = credentials(&plain)?;
+        let told = peers::credentials(&plain)?;
         let told = [told.pid().cast_unsigned(), told.uid(), told.gid()];
         let found = [Field::Pid, Field::Uid, Field::Gid].map(|field| frames.get(frame, field));
         ensure!(found == told, "the frame says {found:?}, recvmsg {told:?}");
@@ -108,22 +104,6 @@ fn a_frame_says_who_sent_its_message(setting: &mut Setting) -> anyhow::Result<()
         "uid {UID}, gid {GID}, root and the kernel, as recvmsg tells"
     ));
     Ok(())
-}
-
-/// The credentials of the next message in the queue.
-fn credentials(socket: &Socket) -> anyhow::Result<UnixCredentials> {
-    let mut bytes = [0; 64];
-    let mut buffers = [IoSliceMut::new(&mut bytes)];
-    let mut room = nix::cmsg_space!(UnixCredentials);
-    let fd = socket.as_fd().as_raw_fd();
-    let message = recvmsg::<()>(fd, &mut buffers, Some(&mut room), MsgFlags::MSG_DONTWAIT)?;
-    message
-        .cmsgs()?
-        .find_map(|control| match control {
-            ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
-            _ => None,
-        })
-        .context("recvmsg tells no credentials")
 }
 
 /// Known fault 27: behind a shorter message, and in a `COPY` frame, nothing of an earlier one is

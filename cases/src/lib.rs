@@ -8,6 +8,7 @@
 
 mod answers;
 mod arrivals;
+mod blocked_call;
 mod bulk;
 mod busy;
 mod capability;
@@ -44,6 +45,7 @@ mod library;
 mod mapping;
 mod memory;
 mod message;
+mod missing_page;
 mod multicast;
 mod multicast_refusal;
 mod multicast_ring;

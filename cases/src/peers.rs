@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs that send to each other: any bytes, of any length, to any socket.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd};
 
-use nix::sys::socket::{MsgFlags, NetlinkAddr};
+use anyhow::Context as _;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, NetlinkAddr, UnixCredentials, recvmsg};
 use nlring::Socket;
 
 use crate::groups;
@@ -51,6 +52,22 @@ pub(crate) fn receive(socket: &impl AsFd) -> io::Result<Vec<u8>> {
     let len = nix::sys::socket::recv(fd, &mut room, MsgFlags::MSG_DONTWAIT)?;
     room.truncate(len);
     Ok(room)
+}
+
+/// The credentials of the next message in the queue, which is lost.
+pub(crate) fn credentials(socket: &Socket) -> anyhow::Result<UnixCredentials> {
+    let mut bytes = [0; 64];
+    let mut buffers = [IoSliceMut::new(&mut bytes)];
+    let mut room = nix::cmsg_space!(UnixCredentials);
+    let fd = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<()>(fd, &mut buffers, Some(&mut room), MsgFlags::MSG_DONTWAIT)?;
+    message
+        .cmsgs()?
+        .find_map(|control| match control {
+            ControlMessageOwned::ScmCredentials(credentials) => Some(credentials),
+            _ => None,
+        })
+        .context("recvmsg tells no credentials")
 }
 
 /// The socket's queue has nothing.

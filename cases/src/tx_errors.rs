@@ -33,6 +33,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Tx, a_message_in_a_ring_has_the_rights_of_its_sender)
         .proves("tx-credentials tx-no-more-checks fault-23"),
     case!(Tx, a_request_that_the_kernel_refuses_is_answered_as_ever).proves("tx-answers"),
+    case!(Tx, a_message_in_a_ring_says_who_sent_it).proves("tx-credentials"),
     case!(Tx, a_batch_in_a_ring_is_answered_message_by_message).proves("tx-answers fault-13"),
 ];
 
@@ -289,6 +290,39 @@ fn a_message_in_a_ring_has_the_rights_of_its_sender(setting: &mut Setting) -> an
         Ok(())
     })?;
     setting.note("allowed to root, EPERM for nobody, by both ways alike");
+    Ok(())
+}
+
+/// Contract, "TX"; known fault 23: a message from a frame carries the credentials of whoever flushes, as
+/// one by `sendto` does, and the port of its socket.
+fn a_message_in_a_ring_says_who_sent_it(setting: &mut Setting) -> anyhow::Result<()> {
+    const UID: u32 = 1234;
+    let (peer, port) = peers::open()?;
+    set_number(&peer, libc::SO_PASSCRED, 1)?;
+    let (socket, frames) = ring_to(port, shape()?)?;
+    let send_both = |frame: u32| {
+        socket.send(&noop(1))?;
+        frames.submit(frame, &noop(2));
+        anyhow::Ok(flush(&socket)?)
+    };
+    send_both(0)?;
+    child::run(|| {
+        nix::unistd::setuid(nix::unistd::Uid::from_raw(UID))?;
+        send_both(1)?;
+        Ok(())
+    })?;
+    for uid in [0, UID] {
+        let [plain, ringed] = [peers::credentials(&peer)?, peers::credentials(&peer)?];
+        ensure!(
+            plain == ringed,
+            "{plain:?} by sendto, {ringed:?} by the ring"
+        );
+        ensure!(
+            ringed.uid() == uid && ringed.pid() != 0,
+            "{ringed:?}, not of {uid}"
+        );
+    }
+    setting.note(format!("root and user {UID}, as by sendto"));
     Ok(())
 }
 

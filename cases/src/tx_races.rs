@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases of the group `tx`: a flush that others write under, join, or pull the ring from.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,11 +15,12 @@ use crate::frames::{Field, Frames};
 use crate::message::{ACK, NOOP, REQUEST, Writer, noop};
 use crate::option::request;
 use crate::traffic::pin;
-use crate::tx::{ring_on, ring_to, shape};
+use crate::tx::{assert_receives, ring_on, ring_to, shape};
 use crate::{Case, Setting, case, peers};
 
 pub(crate) const CASES: &[Case] = &[
     case!(Tx, flushes_at_once_send_each_frame_once).proves("tx-in-turn tx-one-at-a-time"),
+    case!(Tx, a_frame_comes_back_when_its_message_is_copied).proves("tx-copied-first fault-1"),
     case!(Tx, a_flush_is_at_most_one_round).proves("tx-one-round fault-19"),
     case!(Tx, a_length_that_changes_under_a_flush_is_read_once)
         .proves("tx-header-once tx-length-large fault-2"),
@@ -87,6 +89,53 @@ fn flushes_at_once_send_each_frame_once(setting: &mut Setting) -> anyhow::Result
     );
     setting.note(format!(
         "{received} messages, flushed by {THREADS} threads at once"
+    ));
+    Ok(())
+}
+
+/// Contract, "TX"; known fault 1: a frame is the user's again when its message has been copied, and not
+/// before: another thread overwrites each as soon as it is `UNUSED`.
+fn a_frame_comes_back_when_its_message_is_copied(setting: &mut Setting) -> anyhow::Result<()> {
+    const FLUSHES: u32 = 200;
+    let geometry = Geometry::new(64 * 1024, 1, 64 * 1024)?;
+    let len = geometry.room() as usize;
+    let (peer, port) = peers::open()?;
+    let (socket, frames) = ring_to(port, geometry)?;
+    let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
+    let submits = Mutex::new(()); // or what is submitted meanwhile would be written over
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = pin(1);
+            let last = frames.word(frames.words() - 1);
+            while !stop.load(Ordering::Relaxed) {
+                let _turn = submits.lock().expect("nobody panics");
+                if frames.status(0) == Some(Status::Unused) {
+                    last.store(0, Ordering::Relaxed); // which no content has
+                    written.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let flush_all = || {
+            pin(0)?;
+            for number in 0..FLUSHES {
+                let content = peers::content(number, len);
+                {
+                    let _turn = submits.lock().expect("nobody panics");
+                    frames.submit(0, &content);
+                }
+                flush(&socket)?;
+                assert_receives(&peer, &content).with_context(|| format!("flush {number}"))?;
+            }
+            anyhow::Ok(())
+        };
+        let flushed = flush_all();
+        stop.store(true, Ordering::Relaxed);
+        flushed
+    })?;
+    let written = written.into_inner();
+    ensure!(written > 0, "nothing was written");
+    setting.note(format!(
+        "{FLUSHES} messages of {len} bytes, {written} times written over"
     ));
     Ok(())
 }

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cases of the group `tx`: a flush that takes long, and what else can be done meanwhile.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use libc::{EAGAIN, EBUSY, EINTR, ENODATA};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::MsgFlags;
-use nix::unistd::gettid;
 use nlring::{Geometry, Socket, Status};
 
+use crate::blocked_call::{BlockedCall, make_interruptible};
 use crate::flush::{flush, flush_with};
 use crate::frames::Frames;
 use crate::message::noop;
@@ -24,6 +22,7 @@ pub(crate) const CASES: &[Case] = &[
         .proves("tx-signal-short tx-signal-eintr tx-error-stays"),
     case!(Tx, a_signal_ends_a_long_flush).proves("tx-signal-short fault-19"),
     case!(Tx, a_flush_that_may_not_wait_does_not_wait_for_another).proves("tx-one-at-a-time"),
+    case!(Tx, a_flush_waits_for_another).proves("tx-one-at-a-time tx-in-turn"),
     case!(Tx, a_tear_down_waits_for_a_flush_and_can_be_interrupted)
         .proves("setup-mapped tx-tear-down-waits fault-17"),
 ];
@@ -54,56 +53,63 @@ fn read_on(peer: &Socket, next: &mut u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A signal that does nothing but interrupt.
-fn make_interruptible() -> anyhow::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let action = SigAction::new(
-        SigHandler::Handler(nothing),
-        SaFlags::empty(),
-        SigSet::empty(),
+/// Reads what the peer has until these flushes are over, whatever it is: somebody may wait for room.
+/// Gives the messages, and the bytes that the flushes told.
+fn read_until_over(
+    peer: &Socket,
+    flushers: Vec<BlockedCall<'_, std::io::Result<usize>>>,
+) -> std::io::Result<(Vec<Vec<u8>>, usize)> {
+    let mut messages = Vec::new();
+    loop {
+        let over = flushers.iter().all(BlockedCall::is_over);
+        while let Ok(message) = peers::receive(peer) {
+            messages.push(message);
+        }
+        if over {
+            break;
+        }
+        thread::yield_now();
+    }
+    let sent = flushers
+        .into_iter()
+        .map(BlockedCall::end)
+        .sum::<std::io::Result<_>>()?;
+    Ok((messages, sent))
+}
+
+/// Every message of the ring came once, in order, and was told.
+fn assert_all_came((messages, sent): &(Vec<Vec<u8>>, usize), frames: u32) -> anyhow::Result<()> {
+    let wanted: Vec<_> = (0..frames)
+        .map(|frame| peers::content(frame, LEN))
+        .collect();
+    let same = wanted
+        .iter()
+        .zip(messages)
+        .take_while(|(wanted, message)| wanted == message);
+    ensure!(
+        *messages == wanted && *sent == LEN * wanted.len(),
+        "{} messages came of {frames}, the first {} as they should; {sent} bytes are told",
+        messages.len(),
+        same.count()
     );
-    // SAFETY: the handler does nothing, which is safe at any time.
-    unsafe { sigaction(Signal::SIGUSR1, &action)? };
     Ok(())
 }
 
-/// Sends the signal to a thread.
-fn interrupt(id: &AtomicU32) -> std::io::Result<()> {
-    let (process, id) = (std::process::id(), id.load(Ordering::Acquire));
-    // SAFETY: tgkill touches no memory.
-    match unsafe { libc::syscall(libc::SYS_tgkill, process, id, libc::SIGUSR1) } {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error()),
-    }
-}
-
-/// A thread that flushes, and its id.
-fn flush_in_thread<'scope, 'env>(
-    scope: &'scope thread::Scope<'scope, 'env>,
+/// A flush in a thread of its own.
+fn flush_beside<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
     socket: &'env Socket,
-    id: &'env AtomicU32,
-) -> thread::ScopedJoinHandle<'scope, std::io::Result<usize>> {
-    scope.spawn(|| {
-        id.store(gettid().as_raw().cast_unsigned(), Ordering::Release);
-        flush(socket)
-    })
+) -> anyhow::Result<BlockedCall<'scope, std::io::Result<usize>>> {
+    BlockedCall::begin(scope, || flush(socket))
 }
 
-/// Waits until a thread sleeps in a system call that can be interrupted.
-fn await_asleep(id: &AtomicU32, patience: Duration) -> anyhow::Result<()> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let id = id.load(Ordering::Acquire);
-        let stat = std::fs::read_to_string(format!("/proc/self/task/{id}/stat"));
-        if id != 0 && stat.is_ok_and(|stat| stat.contains(") S ")) {
-            return Ok(());
-        }
-        ensure!(
-            Instant::now() < deadline,
-            "the flush does not wait within {patience:?}"
-        );
-        thread::sleep(Duration::from_millis(1));
-    }
+/// A flush that waits for a receiver that is full.
+fn waiting_flush<'scope, 'env>(
+    scope: &'scope Scope<'scope, 'env>,
+    socket: &'env Socket,
+    patience: Duration,
+) -> anyhow::Result<BlockedCall<'scope, std::io::Result<usize>>> {
+    flush_beside(scope, socket)?.asleep_in(libc::SYS_sendto, patience)
 }
 
 /// Contract, "TX": a pending signal ends the round early: a short count if something was sent,
@@ -114,12 +120,10 @@ fn a_signal_ends_a_flush_that_waits(setting: &mut Setting) -> anyhow::Result<()>
     let (peer, socket, frames) = ring_to_a_narrow_peer()?;
     let mut outcomes = Vec::new();
     for _ in 0..2 {
-        let id = AtomicU32::new(0);
         outcomes.push(thread::scope(|scope| {
-            let flusher = flush_in_thread(scope, &socket, &id);
-            await_asleep(&id, patience)?;
-            interrupt(&id)?;
-            anyhow::Ok(flusher.join().expect("no panic"))
+            let flusher = waiting_flush(scope, &socket, patience)?;
+            flusher.interrupt()?;
+            anyhow::Ok(flusher.end())
         })?);
     }
     let [first, second] = outcomes.try_into().expect("two");
@@ -164,16 +168,12 @@ fn a_signal_ends_a_long_flush(setting: &mut Setting) -> anyhow::Result<()> {
             Instant::now() < deadline,
             "{sent} of {all} within {patience:?}"
         );
-        let id = AtomicU32::new(0);
         let outcome = thread::scope(|scope| {
-            let flusher = flush_in_thread(scope, &socket, &id);
-            while id.load(Ordering::Acquire) == 0 {
-                thread::yield_now();
-            }
+            let flusher = flush_beside(scope, &socket)?;
             thread::sleep(AFTER);
-            let _ = interrupt(&id); // it may be over already
-            flusher.join().expect("no panic")
-        });
+            let _ = flusher.interrupt(); // it may be over already
+            anyhow::Ok(flusher.end())
+        })?;
         match outcome {
             Ok(more) => sent += more,
             Err(error) if error.raw_os_error() == Some(EINTR) => {}
@@ -197,32 +197,41 @@ fn a_flush_that_may_not_wait_does_not_wait_for_another(
 ) -> anyhow::Result<()> {
     let patience = setting.patiently(Duration::from_secs(1));
     let (peer, socket, frames) = ring_to_a_narrow_peer()?;
-    let all = LEN * frames.geometry().frame_nr() as usize;
-    let id = AtomicU32::new(0);
-    let mut next = 0;
-    let sent = thread::scope(|scope| {
-        let flusher = flush_in_thread(scope, &socket, &id);
-        await_asleep(&id, patience)?;
+    let came = thread::scope(|scope| {
+        let flusher = waiting_flush(scope, &socket, patience)?;
         let begun = Instant::now();
-        for _ in 0..10 {
-            let beside = flush_with(&socket, MsgFlags::MSG_DONTWAIT);
-            assert_refused("a flush beside another", beside, EAGAIN)?;
-        }
+        let beside = [(); 10].map(|()| flush_with(&socket, MsgFlags::MSG_DONTWAIT));
         let taken = begun.elapsed();
-        ensure!(taken < patience, "10 refusals take {taken:?}");
-        while !flusher.is_finished() {
-            read_on(&peer, &mut next)?;
-            thread::yield_now();
+        let came = read_until_over(&peer, vec![flusher])?;
+        for outcome in beside {
+            assert_refused("a flush beside another", outcome, EAGAIN)?;
         }
-        anyhow::Ok(flusher.join().expect("no panic")?)
+        ensure!(taken < patience, "10 refusals take {taken:?}");
+        anyhow::Ok(came)
     })?;
-    read_on(&peer, &mut next)?;
-    ensure!(
-        sent == all && next == frames.geometry().frame_nr(),
-        "{sent} bytes of {all} went out, {next} messages came"
-    );
+    assert_all_came(&came, frames.geometry().frame_nr())?;
     setting.note(format!(
-        "EAGAIN 10 times; the other flush went on to send {sent} bytes"
+        "EAGAIN 10 times; the other flush went on to send {} bytes",
+        came.1
+    ));
+    Ok(())
+}
+
+/// Contract, "TX": one flush at a time, so that each frame goes out once, though many flush at once. Here
+/// the first waits for a receiver that is full, and the others for the first.
+fn a_flush_waits_for_another(setting: &mut Setting) -> anyhow::Result<()> {
+    const FLUSHES: usize = 4;
+    let patience = setting.patiently(Duration::from_secs(1));
+    let (peer, socket, frames) = ring_to_a_narrow_peer()?;
+    let came = thread::scope(|scope| {
+        let flushers = [(); FLUSHES].map(|()| waiting_flush(scope, &socket, patience));
+        let flushers = flushers.into_iter().collect::<anyhow::Result<_>>()?;
+        anyhow::Ok(read_until_over(&peer, flushers)?)
+    })?;
+    assert_all_came(&came, frames.geometry().frame_nr())?;
+    setting.note(format!(
+        "{} messages went out once each, by {FLUSHES} flushes at once",
+        came.0.len()
     ));
     Ok(())
 }
@@ -236,39 +245,33 @@ fn a_tear_down_waits_for_a_flush_and_can_be_interrupted(
     let patience = setting.patiently(Duration::from_secs(1));
     make_interruptible()?;
     let (peer, socket, frames) = ring_to_a_narrow_peer()?;
-    let all = LEN * frames.geometry().frame_nr() as usize;
-    let (flusher_id, id) = (AtomicU32::new(0), AtomicU32::new(0));
-    let mut next = 0;
-    let sent = thread::scope(|scope| {
-        let flusher = flush_in_thread(scope, &socket, &flusher_id);
-        await_asleep(&flusher_id, patience)?;
+    let frame_nr = frames.geometry().frame_nr();
+    let came = thread::scope(|scope| {
+        let flusher = waiting_flush(scope, &socket, patience)?;
         let begun = Instant::now();
         let mapped = set(&socket, NETLINK_TX_RING, &tear_down());
-        assert_refused("a tear-down while mapped", mapped, EBUSY)?;
-        ensure!(begun.elapsed() < patience, "EBUSY has waited for the flush");
+        let taken = begun.elapsed();
         drop(frames);
 
-        let tearer = scope.spawn(|| {
-            id.store(gettid().as_raw().cast_unsigned(), Ordering::Release);
-            set(&socket, NETLINK_TX_RING, &tear_down())
+        let tearer = BlockedCall::begin(scope, || set(&socket, NETLINK_TX_RING, &tear_down()))?
+            .asleep_in(libc::SYS_setsockopt, patience);
+        let interrupted = tearer.and_then(|tearer| {
+            ensure!(!flusher.is_over(), "the flush does not wait any more");
+            tearer.interrupt()?;
+            Ok(tearer.end())
         });
-        await_asleep(&id, patience)?;
-        ensure!(!flusher.is_finished(), "the flush does not wait any more");
-        interrupt(&id)?;
-        let interrupted = tearer.join().expect("no panic");
-        assert_refused("an interrupted tear-down", interrupted, EINTR)?;
-        while !flusher.is_finished() {
-            read_on(&peer, &mut next)?;
-            thread::yield_now();
-        }
-        anyhow::Ok(flusher.join().expect("no panic")?)
+        let came = read_until_over(&peer, vec![flusher])?;
+        assert_refused("a tear-down while mapped", mapped, EBUSY)?;
+        ensure!(taken < patience, "EBUSY has waited for the flush");
+        assert_refused("an interrupted tear-down", interrupted?, EINTR)?;
+        anyhow::Ok(came)
     })?;
-    read_on(&peer, &mut next)?;
-    ensure!(sent == all, "{sent} bytes of {all} were sent");
+    assert_all_came(&came, frame_nr)?;
     socket.tear_down_tx_ring()?;
     assert_refused("a flush of no ring", flush(&socket), ENODATA)?;
     setting.note(format!(
-        "EBUSY at once, EINTR under a flush of {sent} bytes, then torn down"
+        "EBUSY at once, EINTR under a flush of {} bytes, then torn down",
+        came.1
     ));
     Ok(())
 }
