@@ -2,8 +2,7 @@
 //! Memory that is not there until somebody gives it (`linux/userfaultfd.h`): whoever writes to it, the
 //! kernel on behalf of a system call too, sleeps where it is.
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -16,8 +15,6 @@ const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const API: u64 = 0xaa;
 /// `UFFDIO_REGISTER_MODE_MISSING`.
 const MISSING: u64 = 1;
-/// Bytes of `struct uffd_msg`.
-const MESSAGE: usize = 32;
 
 /// `struct uffdio_api`.
 #[repr(C)]
@@ -43,7 +40,7 @@ nix::ioctl_readwrite!(give_zeros, API as u8, 0x04, Range);
 /// A page that is missing.
 #[derive(Debug)]
 pub(crate) struct MissingPage {
-    faults: File,
+    faults: OwnedFd,
     page: NonNull<libc::c_void>,
 }
 
@@ -56,7 +53,7 @@ impl MissingPage {
         let faults = match unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) } {
             -1 => return Err(io::Error::last_os_error()),
             // SAFETY: as above; descriptors are small.
-            fd => File::from(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            fd => unsafe { OwnedFd::from_raw_fd(fd as i32) },
         };
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
@@ -86,11 +83,6 @@ impl MissingPage {
     /// Where it is not.
     pub(crate) fn address(&self) -> *mut libc::c_void {
         self.page.as_ptr()
-    }
-
-    /// Waits until somebody sleeps over it.
-    pub(crate) fn await_fault(&self) -> io::Result<()> {
-        (&self.faults).read_exact(&mut [0; MESSAGE])
     }
 
     /// Gives it to whoever sleeps over it.

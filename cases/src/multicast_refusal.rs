@@ -121,6 +121,9 @@ fn a_ring_refuses_before_the_family_is_asked(setting: &mut Setting) -> anyhow::R
 /// `NETLINK_LIST_MEMBERSHIPS`.
 const LIST_MEMBERSHIPS: i32 = 9;
 
+/// A group that nobody speaks to.
+const OTHER_GROUP: u32 = GROUP + 1;
+
 /// Which of two comes first to where the decision is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum First {
@@ -141,14 +144,15 @@ fn race(
 ) -> anyhow::Result<()> {
     let request = request_for(&geometry()?, Flags::NONE);
     let page = MissingPage::map().context("no memory can be made to be missing")?;
-    let (table, _) = peers::open()?;
+    let (member, _) = peers::open()?;
+    groups::join(&member, OTHER_GROUP)?; // or there would be nothing to read
     for first in [First::Ring, First::Join].repeat(5) {
         let socket = Socket::open(family)?;
         groups::bind(&socket, 0)?;
         let (ring, join) = thread::scope(|scope| {
-            let (page, table, socket, request) = (&page, &table, &socket, &request);
-            let reader = scope.spawn(move || read_table(table, page));
-            page.await_fault()?;
+            let (page, member, socket, request) = (&page, &member, &socket, &request);
+            let reader = BlockedCall::begin(scope, move || read_memberships(member, page))?
+                .asleep_in(libc::SYS_getsockopt, patience);
             let ring = || {
                 BlockedCall::begin(scope, move || set(socket, NETLINK_RX_RING, request))?
                     .asleep_in(libc::SYS_setsockopt, patience)
@@ -157,14 +161,19 @@ fn race(
                 BlockedCall::begin(scope, move || groups::join(socket, group))?
                     .asleep_in(libc::SYS_setsockopt, patience)
             };
-            let racers = match first {
-                First::Ring => ring().and_then(|ring| Ok((ring, join()?))),
-                First::Join => join().and_then(|join| Ok((ring()?, join))),
-            };
+            let racers = reader.and_then(|reader| {
+                Ok(match first {
+                    First::Ring => (reader, ring()?, join()?),
+                    First::Join => {
+                        let join = join()?;
+                        (reader, ring()?, join)
+                    }
+                })
+            });
             page.give()?; // whatever happened: others wait as well
-            reader.join().expect("no panic").context("the table")?;
+            let (reader, ring, join) = racers?;
+            reader.end().context("reading memberships")?;
             page.take()?;
-            let (ring, join) = racers?;
             anyhow::Ok((ring.end(), join.end()))
         })?;
         judge(&socket, ring, join).with_context(|| format!("{first:?} came first"))?;
@@ -173,7 +182,7 @@ fn race(
 }
 
 /// Reads the memberships of a socket, with the table locked, into memory that is not there.
-fn read_table(socket: &Socket, page: &MissingPage) -> io::Result<()> {
+fn read_memberships(socket: &Socket, page: &MissingPage) -> io::Result<()> {
     let mut len = 4;
     let fd = socket.as_fd().as_raw_fd();
     // SAFETY: the page has room for the four bytes when it is there, and the length is ours.
