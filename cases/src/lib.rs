@@ -45,7 +45,6 @@ mod library;
 mod mapping;
 mod memory;
 mod message;
-mod missing_page;
 mod multicast;
 mod multicast_refusal;
 mod multicast_ring;
