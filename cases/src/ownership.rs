@@ -391,7 +391,7 @@ fn a_killed_consumer_leaves_other_sockets_working(setting: &mut Setting) -> anyh
         window.seen();
         fire.seen();
         if number == BESIDE / 3 {
-            shown = QueueCounters::of(0)?.last_id;
+            shown = await_shown(patience)?;
             child.kill()?;
         }
     }
@@ -426,6 +426,21 @@ fn consume_for_ever(geometry: Geometry, patience: Duration) -> anyhow::Result<()
     let mut consumer = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
     loop {
         consumer.next(patience)?;
+    }
+}
+
+/// Waits until the child has been shown packets; how many.
+fn await_shown(patience: Duration) -> anyhow::Result<u32> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match QueueCounters::of(0)?.last_id {
+            0 => ensure!(
+                Instant::now() < deadline,
+                "the child is shown nothing within {patience:?}"
+            ),
+            shown => return Ok(shown),
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
