@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use nlring_cases::Topology;
 use nlring_channel::{Outcome, Status};
+use nlring_vm::machine::CAPTURE;
 
 use crate::names::group_word;
 use crate::place::Place;
@@ -223,7 +224,37 @@ fn sit(
         }
         results.push(result);
     }
+    keep_captures(&folder, first, &mut results);
     results
+}
+
+/// Captures of the NICs are evidence where a round failed; elsewhere they are but large.
+fn keep_captures(folder: &Path, first: &Planned, results: &mut [CaseResult]) {
+    let mut captures: Vec<_> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == CAPTURE)
+        })
+        .collect();
+    captures.sort();
+    let failed =
+        |result: &&mut CaseResult| matches!(result.verdict, Verdict::Fail | Verdict::Infra);
+    let mut is_of_use = false;
+    for result in results.iter_mut().filter(failed) {
+        is_of_use = true;
+        for name in captures.iter().filter_map(|path| path.file_name()) {
+            let name = Path::new(&first.folder()).join(name);
+            result.evidence.push(format!("capture: {}", name.display()));
+        }
+    }
+    if !is_of_use {
+        for path in captures {
+            let _ = fs::remove_file(path); // a file too many harms nobody
+        }
+    }
 }
 
 /// The guest's testimony on each round that it was asked for, and how long that took. The VM is gone, and

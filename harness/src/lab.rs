@@ -185,6 +185,7 @@ impl Lab {
             cpus: CPUS,
             memory_mib: MEMORY_MIB,
             console,
+            captures: console.parent(),
         };
         if cold {
             Vm::boot(&config)

@@ -43,6 +43,9 @@ impl Hypervisor for Puppets {
             ));
         }
         fs::write(console, BANNER).unwrap();
+        for capture in ["far0.pcap", "near0.pcap"] {
+            fs::write(console.with_file_name(capture), "").unwrap();
+        }
         Ok(Box::new(Puppet {
             console: console.to_owned(),
             name: String::new(),
@@ -287,6 +290,14 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
             case.name == "never_boots",
             "{case:?}"
         );
+        let captures: Vec<_> = ["far0", "near0"]
+            .map(|nic| format!("capture: {}/{nic}.pcap", case.name))
+            .into_iter()
+            .filter(|line| case.evidence.contains(line))
+            .collect();
+        let kept = again && case.start_ms.is_some();
+        assert_eq!(captures.len(), if kept { 2 } else { 0 }, "{case:?}");
+        assert_eq!(folder.join("near0.pcap").is_file(), kept, "{case:?}");
     }
     let written = fs::read_to_string(directory.path().join("results.json")).unwrap();
     assert_eq!(serde_json::from_str::<Results>(&written).unwrap(), results);

@@ -106,6 +106,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
         cpus: arguments.cpus,
         memory_mib: 256,
         console: &arguments.console,
+        captures: None,
     };
     let mut times = Vec::new();
     for number in 1..=arguments.boots {

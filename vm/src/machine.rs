@@ -24,6 +24,9 @@ use crate::qemu::{self, Part};
 use crate::topology::Topology;
 use crate::{Snapshot, VmError, keeper};
 
+/// The extension of a capture's name.
+pub const CAPTURE: &str = "pcap";
+
 /// What to boot.
 #[derive(Debug, Clone, Copy)]
 pub struct Config<'a> {
@@ -41,6 +44,8 @@ pub struct Config<'a> {
     pub memory_mib: u32,
     /// The log of its console, written as it comes; made anew.
     pub console: &'a Path,
+    /// Where to leave a capture of each NIC, as `near0.pcap`, if anywhere.
+    pub captures: Option<&'a Path>,
 }
 
 /// What it is booted with.
@@ -517,6 +522,10 @@ fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
         Box::new(qemu::ToldByTrap(chassis)),
     ];
     for nic in config.topology.nics() {
+        if let Some(folder) = config.captures {
+            let path = folder.join(&nic.link.name).with_extension(CAPTURE);
+            parts.push(Box::new(qemu::Capture(nic.clone(), path)));
+        }
         parts.push(Box::new(qemu::Wire(chassis, nic)));
     }
     parts

@@ -97,6 +97,7 @@ fn try_kvm(
         cpus: 2,
         memory_mib: 256,
         console: &console,
+        captures: None,
     };
     let start = Instant::now();
     let tcg = |what: String| {

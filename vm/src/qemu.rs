@@ -5,6 +5,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
 use crate::accelerator::Name;
@@ -284,10 +285,40 @@ impl Part for Wire {
     }
 }
 
+/// What a NIC sends and receives, as a file that `tcpdump -r` reads.
+pub(crate) struct Capture(pub(crate) Nic, pub(crate) PathBuf);
+
+impl Part for Capture {
+    fn host(&self) -> Vec<OsString> {
+        let Self(Nic { link, .. }, path) = self;
+        let name = &link.name;
+        let mut object =
+            OsString::from(format!("filter-dump,id=capture-{name},netdev={name},file="));
+        // QEMU ends a value at a comma, unless there are two.
+        let path = path.as_os_str().as_bytes().iter();
+        let path = path.flat_map(|&byte| std::iter::repeat_n(byte, 1 + usize::from(byte == b',')));
+        object.push(OsString::from_vec(path.collect()));
+        vec!["-object".into(), object]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::topology::Topology;
+
+    #[test]
+    fn a_capture_goes_to_any_path() {
+        let nic = Topology::Pairs(1).nics().remove(0);
+        let capture = Capture(nic, "a,b/near0.pcap".into());
+        assert_eq!(
+            capture.host(),
+            [
+                "-object",
+                "filter-dump,id=capture-near0,netdev=near0,file=a,,b/near0.pcap"
+            ]
+        );
+    }
 
     #[test]
     fn the_command_line_is_the_parts_in_order_and_one_kernel_line() {

@@ -213,6 +213,7 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
         cpus: 2,
         memory_mib: 256,
         console: &console,
+        captures: None,
     };
     let host = Host {
         qemu: std::env::current_exe().unwrap(),
