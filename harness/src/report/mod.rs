@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The report: one result model, written as JSON, `JUnit` and KTAP into one directory. A file of it is
+//! The report: one result model, written as JSON, `JUnit`, KTAP and HTML into one directory. A file of it is
 //! there whole or not at all.
 
+mod chart;
+mod html;
 mod junit;
 mod ktap;
 
@@ -44,12 +46,13 @@ impl Report {
         &self.directory
     }
 
-    /// Writes `results.json`, `junit.xml` and `results.ktap`.
+    /// Writes `results.json`, `junit.xml`, `results.ktap` and `index.html`.
     pub fn write(&self, results: &Results) -> Result<(), Error> {
         let files = [
             ("results.json", json(results)),
             ("junit.xml", junit::render(results)),
             ("results.ktap", ktap::render(results)),
+            ("index.html", html::render(results, &self.directory)),
         ];
         for (name, content) in files {
             let path = self.directory.join(name);
@@ -168,7 +171,10 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         names.sort();
-        assert_eq!(names, ["junit.xml", "results.json", "results.ktap"]);
+        assert_eq!(
+            names,
+            ["index.html", "junit.xml", "results.json", "results.ktap"]
+        );
         let text = fs::read_to_string(report.directory().join("results.json")).unwrap();
         assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), example());
     }

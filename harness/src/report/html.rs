@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The page for people: one file, which needs no server and nothing from elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use askama::Template;
+use nlring_channel::LOG_MARK;
+
+use super::chart;
+use crate::results::{CaseResult, Results};
+use crate::splat::Scan;
+use crate::verdict::Verdict;
+
+/// Of a console, what is shown at most besides splats and what is around them, in lines.
+const SHOWN: usize = 200;
+
+#[derive(Template)]
+#[template(path = "report.html")]
+struct Page<'a> {
+    headline: String,
+    results: &'a Results,
+    troubled: Vec<String>,
+    charts: Vec<String>,
+    groups: Vec<Group<'a>>,
+}
+
+struct Group<'a> {
+    name: &'a str,
+    cases: Vec<String>,
+}
+
+#[derive(Template)]
+#[template(path = "case.html")]
+struct Row<'a> {
+    case: &'a CaseResult,
+    verdict: &'static str,
+    is_open: bool,
+    /// What it is, what it says, and whether that is a path.
+    evidence: Vec<(&'a str, &'a str, bool)>,
+    console: Vec<Line>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    text: String,
+    is_splat: bool,
+}
+
+/// The whole page; consoles are read from below `directory`.
+pub fn render(results: &Results, directory: &Path) -> String {
+    let troubled = results.cases.iter().filter(|case| is_trouble(case));
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for case in &results.cases {
+        if groups.last().is_none_or(|group| group.name != case.group) {
+            groups.push(Group {
+                name: &case.group,
+                cases: Vec::new(),
+            });
+        }
+        let group = groups.last_mut().expect("there is one");
+        group.cases.push(row(case, false, Vec::new()));
+    }
+    let page = Page {
+        headline: headline(results),
+        results,
+        troubled: troubled
+            .map(|case| row(case, true, console(case, directory)))
+            .collect(),
+        charts: chart::of(&results.cases),
+        groups,
+    };
+    page.render().expect("text in memory")
+}
+
+fn is_trouble(case: &CaseResult) -> bool {
+    matches!(case.verdict, Verdict::Fail | Verdict::Infra)
+}
+
+fn headline(results: &Results) -> String {
+    let totals = results.totals;
+    match totals.fail + totals.infra {
+        0 => format!("{} cases passed", totals.pass),
+        trouble => format!("{trouble} of {} cases did not pass", results.cases.len()),
+    }
+}
+
+fn row(case: &CaseResult, is_open: bool, console: Vec<Line>) -> String {
+    let evidence = case.evidence.iter().map(|line| {
+        let (what, told) = line.split_once(": ").unwrap_or(("", line));
+        match what {
+            "console" | "capture" => (what, told, true),
+            "again" | "kernel log" => (what, told, false),
+            _ => ("seen", line.as_str(), false),
+        }
+    });
+    let row = Row {
+        case,
+        verdict: case.verdict.word(),
+        is_open,
+        evidence: evidence.collect(),
+        console,
+    };
+    row.render().expect("text in memory")
+}
+
+/// What is shown of the case's console.
+fn console(case: &CaseResult, directory: &Path) -> Vec<Line> {
+    let path = case
+        .evidence
+        .iter()
+        .find_map(|line| line.strip_prefix("console: "));
+    path.and_then(|path| std::fs::read(directory.join(PathBuf::from(path))).ok())
+        .map(|log| excerpt(&String::from_utf8_lossy(&log)))
+        .unwrap_or_default()
+}
+
+/// A log from where the case begins, or its end; and each splat, marked.
+fn excerpt(log: &str) -> Vec<Line> {
+    let lines: Vec<&str> = log.lines().collect();
+    let mut is_splat = vec![false; lines.len()];
+    let scan = Scan::of(log).unwrap_or_default();
+    for splat in &scan.splats {
+        let first = splat.line - 1;
+        let end = lines.len().min(first + splat.body.len());
+        is_splat[first..end].fill(true);
+    }
+    let case = lines.iter().position(|line| line.contains(LOG_MARK));
+    let begin = lines.len().saturating_sub(SHOWN).max(case.unwrap_or(0));
+    let mut shown = Vec::new();
+    let mut left_out = 0;
+    for (number, text) in lines.iter().enumerate() {
+        let is_near =
+            is_splat[number.saturating_sub(3)..lines.len().min(number + 4)].contains(&true);
+        if !is_near && number < begin {
+            left_out += 1;
+            continue;
+        }
+        if left_out > 0 {
+            shown.push(Line {
+                text: format!("[{left_out} lines are left out]"),
+                is_splat: false,
+            });
+            left_out = 0;
+        }
+        shown.push(Line {
+            text: text.trim_end_matches('\r').to_owned(),
+            is_splat: is_splat[number],
+        });
+    }
+    shown
+}
+
+/// Milliseconds, as people read them.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "templates pass references"
+)]
+fn seconds(milliseconds: &u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => format!(
+            "{} min {} s",
+            milliseconds / 60_000,
+            milliseconds % 60_000 / 1000
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::example;
+
+    #[test]
+    fn what_did_not_pass_comes_first_and_text_stays_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = "[    0.000000] Linux version 6.1\r\n".to_owned()
+            + &"[    0.100000] dull\n".repeat(100)
+            + "[    0.150000] nlring: job 1 begins: frames_are_whole, seed 77\n"
+            + "[    0.200000] kernel BUG at <a>.c:1!\n[    0.200000] Call Trace:\n";
+        std::fs::create_dir(directory.path().join("x")).unwrap();
+        std::fs::write(directory.path().join("x/console.log"), log).unwrap();
+        let page = render(&example(), directory.path());
+        let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}: {page}"));
+        assert!(place("2 of 4 cases did not pass") < place("frames_are_whole"));
+        assert!(place("frames_are_whole") < place("frames_stand_in_order"));
+        place("<mark>[    0.200000] kernel BUG at &#60;a&#62;.c:1!</mark>");
+        place("packet 8 before 7 # &#60;oops&#62;");
+        place("[99 lines are left out]");
+        place("<a href=\"x/console.log\">");
+        for wrong in ["<oops>", "src=\"http", "href=\"http"] {
+            assert!(!page.contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn times_read_well() {
+        let told = [999, 1099, 59_999, 61_000].map(|time| seconds(&time));
+        assert_eq!(told, ["999 ms", "1.0 s", "59.9 s", "1 min 1 s"]);
+    }
+}
