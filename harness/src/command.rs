@@ -22,6 +22,7 @@ use crate::partition::Partition;
 use crate::plan::{self, Request, Rounds};
 use crate::render::{self, Output};
 use crate::report::{self, Report};
+use crate::repro::Recipe;
 use crate::run::Run;
 use crate::tree::Tree;
 use crate::{doctor, seed};
@@ -66,6 +67,9 @@ enum Command {
     /// Run cases, each in a VM of its own, and report their verdicts
     #[command(after_help = STATUSES)]
     Run(RunArguments),
+    /// Run a case again that did not pass: on the same kernel, in the same network, with the same seed
+    #[command(after_help = STATUSES)]
+    Repro(ReproArguments),
     /// Build the series with a fault in it, run the cases that should see it, and say whether they do:
     /// for each fault of kernel-config/mutants
     #[command(after_help = STATUSES)]
@@ -145,6 +149,25 @@ struct RunArguments {
 }
 
 #[derive(Debug, Args)]
+struct ReproArguments {
+    /// Its folder in a report
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Run it on this tree's kernel of that name, whether it is the same or not
+    #[arg(long)]
+    any_kernel: bool,
+    /// Run it N times with different seeds, of which the first is the same
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroU32,
+    /// Write the report to this directory [default: target/nlring-report/repro in the source tree]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Print the content of results.json on standard output, and everything else on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct MutantsArguments {
     /// Judge only the mutants of these names; none: all
     #[arg(value_name = "NAME")]
@@ -211,6 +234,7 @@ impl Cli {
                 Ok(u8::from(!is_clean))
             }
             Command::Run(arguments) => run(&tree, arguments),
+            Command::Repro(arguments) => repro(&tree, arguments),
             Command::Mutants(arguments) => mutants(&tree, arguments),
         }
     }
@@ -292,6 +316,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
         seed,
         jobs: arguments.manner.jobs.get(),
         report,
+        root: tree.root().to_owned(),
     }
     .carry_out(prepare, renderer.as_mut());
     drop(renderer);
@@ -300,6 +325,35 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
         print(&report::json(&results))?;
     }
     Ok(results.totals.exit_status())
+}
+
+fn repro(tree: &Tree, arguments: ReproArguments) -> Result<u8, Error> {
+    let recipe = Recipe::read(&arguments.path)?;
+    let kernel = recipe.kernel.name.as_str();
+    if !arguments.any_kernel {
+        let mut renderer = render::choose(Output::of(arguments.json));
+        let cache = Cache::open()?;
+        let built = lab::build_kernel(tree, &cache, kernel, &mut |event| renderer.show(&event))?;
+        recipe.admits(&lab::describe(&built))?;
+    }
+    let report = tree.default_report().join("repro");
+    run(
+        tree,
+        RunArguments {
+            filters: vec![recipe.case.clone()],
+            kernel: Some(kernel.to_owned()),
+            group: None,
+            manner: Manner {
+                jobs: NonZeroUsize::MIN,
+                seed: Some(recipe.seed),
+            },
+            repeat: arguments.repeat,
+            cold: recipe.cold,
+            partition: None,
+            report: Some(arguments.report.unwrap_or(report)),
+            json: arguments.json,
+        },
+    )
 }
 
 fn mutants(tree: &Tree, arguments: MutantsArguments) -> Result<u8, Error> {

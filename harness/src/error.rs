@@ -69,6 +69,28 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// What says how to have a result again cannot be read.
+    #[error("cannot read {}: {source}; name the folder of a case that did not pass, in a report", path.display())]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// This tree has another kernel than the one that a result is of.
+    #[error(
+        "cannot run it on the same kernel: {kernel} had {what} {then}, and here has {now}; check out what it was run with, or add --any-kernel"
+    )]
+    OtherKernel {
+        /// The kernel's name.
+        kernel: String,
+        /// What is different.
+        what: &'static str,
+        /// What it was.
+        then: String,
+        /// What it is.
+        now: String,
+    },
     /// Packages are missing.
     #[error("cannot {what} without {}; run: {}", missing.iter().map(|package| package.name).collect::<Vec<_>>().join(", "), packages::install_command(missing))]
     MissingPackages {
@@ -116,12 +138,16 @@ impl Error {
             | Self::UnknownKernel { .. }
             | Self::NoTree(_)
             | Self::Mutant { .. }
-            | Self::Report { .. } => 2,
+            | Self::Report { .. }
+            | Self::Recipe { .. } => 2,
             Self::UnknownCase { .. }
             | Self::UnknownMutant { .. }
             | Self::NoMutant
             | Self::NothingSelected(_) => 4,
-            Self::MissingPackages { .. } | Self::GuestProgram { .. } | Self::Output(_) => 3,
+            Self::MissingPackages { .. }
+            | Self::GuestProgram { .. }
+            | Self::OtherKernel { .. }
+            | Self::Output(_) => 3,
             Self::Vm(error) => match error.class() {
                 Class::Usage => 2,
                 Class::Infra => 3,

@@ -312,7 +312,9 @@ pub fn require(what: &'static str, needs: &[Need]) -> Result<(), Error> {
     }
 }
 
-fn describe(built: &Built) -> Kernel {
+/// What a kernel is known by.
+#[must_use]
+pub fn describe(built: &Built) -> Kernel {
     Kernel {
         name: built.name.clone(),
         release: built.release.clone(),

@@ -56,6 +56,8 @@ pub mod render;
 #[cfg(feature = "host")]
 pub mod report;
 #[cfg(feature = "host")]
+pub mod repro;
+#[cfg(feature = "host")]
 pub mod results;
 #[cfg(feature = "host")]
 pub mod run;

@@ -191,6 +191,7 @@ impl Court {
             seed: self.seed,
             jobs: self.jobs.get(),
             report: Report::open(&self.report.join(folder))?,
+            root: self.tree.root().to_owned(),
         };
         run.carry_out(prepare, &mut Aside(render::choose(self.output)))
     }

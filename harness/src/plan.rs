@@ -12,7 +12,7 @@ use crate::seed;
 /// What is asked for, as on the command line.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// Cases whose `group::name` contains one of these; none: all.
+    /// Cases whose `group::name` contains, or if there is such a case is, one of these; none: all.
     pub filters: &'a [String],
     /// Only this group.
     pub group: Option<&'a str>,
@@ -166,8 +166,13 @@ fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate
 }
 
 fn select(cases: &'static [Case], request: &Request<'_>) -> Result<Vec<&'static Case>, Error> {
+    // A name may be the beginning of another; whole, it is meant alone.
+    let is_whole = |filter: &String| cases.iter().any(|case| full_name(case) == *filter);
     let matches = |case: &Case, filter: &String| {
-        full_name(case).contains(filter) && is_asked_for(case, filter, request)
+        let name = full_name(case);
+        name.contains(filter)
+            && (name == *filter || !is_whole(filter))
+            && is_asked_for(case, filter, request)
     };
     for filter in request.filters {
         if !cases.iter().any(|case| matches(case, filter)) {

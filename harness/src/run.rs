@@ -23,7 +23,9 @@ use crate::place::Place;
 use crate::plan::Planned;
 use crate::render::Renderer;
 use crate::report::Report;
+use crate::repro::Recipe;
 use crate::results::{Accel, CaseResult, Kernel, Results, Totals};
+use crate::verdict::Verdict;
 
 /// What is run, and how.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Run {
     pub jobs: usize,
     /// Where the report goes.
     pub report: Report,
+    /// The source tree, which scripts in the report refer to.
+    pub root: PathBuf,
 }
 
 /// Makes the hypervisor once, for these kernels, telling what it does.
@@ -74,6 +78,20 @@ impl Run {
             }
         }
         kernels
+    }
+
+    /// Says of each case that did not pass how to have that again.
+    fn write_recipes(&self, seen: &Seen) -> Result<(), Error> {
+        for (planned, result) in self.plan.iter().zip(&seen.cases) {
+            let verdict = result.as_ref().map(|result| result.verdict);
+            if matches!(verdict, Some(Verdict::Fail | Verdict::Infra))
+                && let Some(recipe) = Recipe::of(planned, &seen.kernels)
+            {
+                let folder = self.report.directory().join(planned.folder());
+                recipe.write(&folder, &self.root)?;
+            }
+        }
+        Ok(())
     }
 
     /// Runs it. The report is written in every case but one: if the preparation fails, there is nothing
@@ -121,6 +139,7 @@ impl Run {
             return Err(error);
         }
         let finished = seen.cases.iter().flatten().count();
+        self.write_recipes(&seen)?;
         let cases = self
             .plan
             .iter()

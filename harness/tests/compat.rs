@@ -204,6 +204,7 @@ fn run(cases: &'static [Case], report: &Path) -> (Results, Recorder) {
         seed: 9,
         jobs: 2,
         report: Report::open(report).unwrap(),
+        root: Path::new("/tree").to_owned(),
     };
     let mut recorder = Recorder::default();
     let results = run.carry_out(

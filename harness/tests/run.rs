@@ -16,7 +16,8 @@ use nlring_harness::place::Candidate;
 use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
-use nlring_harness::results::Results;
+use nlring_harness::repro::Recipe;
+use nlring_harness::results::{self, Results};
 use nlring_harness::run::Run;
 use nlring_harness::unknown_case;
 use nlring_harness::verdict::Verdict;
@@ -184,6 +185,17 @@ impl Renderer for Recorder {
     }
 }
 
+fn kernel(name: &str) -> results::Kernel {
+    results::Kernel {
+        name: name.to_owned(),
+        release: String::from("6.1.1"),
+        base: String::from("linux-source-6.1"),
+        series_sha256: String::new(),
+        config_sha256: String::new(),
+        compiler: String::new(),
+    }
+}
+
 fn matrix() -> Vec<Candidate> {
     let candidate = |name: &str, ringed| Candidate {
         name: name.to_owned(),
@@ -221,13 +233,18 @@ fn run(request: &Request<'_>, jobs: usize, report: &Path) -> (Results, Recorder)
         seed: request.rounds.seed,
         jobs,
         report: Report::open(report).unwrap(),
+        root: Path::new("/tree").to_owned(),
     };
-    let results = run
-        .carry_out(
-            |_: &[String], _: &mut dyn FnMut(Event)| Ok(Box::new(Puppets) as Box<dyn Hypervisor>),
-            &mut recorder,
-        )
-        .unwrap();
+    let prepare = |kernels: &[String], on: &mut dyn FnMut(Event)| {
+        for name in kernels {
+            on(Event::KernelReady {
+                kernel: kernel(name),
+                built_in: None,
+            });
+        }
+        Ok(Box::new(Puppets) as Box<dyn Hypervisor>)
+    };
+    let results = run.carry_out(prepare, &mut recorder).unwrap();
     (results, recorder)
 }
 
@@ -290,6 +307,8 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
             case.name == "never_boots",
             "{case:?}"
         );
+        let recipe = Recipe::read(&folder);
+        assert_eq!(recipe.is_ok(), again && case.kernel.is_some(), "{case:?}");
         let captures: Vec<_> = ["far0", "near0"]
             .map(|nic| format!("capture: {}/{nic}.pcap", case.name))
             .into_iter()
@@ -311,7 +330,15 @@ fn a_run_is_told_in_order() {
     let (_, recorder) = run(&request(&filters), 1, directory.path());
     assert_eq!(
         recorder.0,
-        ["Planned", "Started", "Ready", "Note", "Judged", "Reported"]
+        [
+            "Planned",
+            "KernelReady",
+            "Started",
+            "Ready",
+            "Note",
+            "Judged",
+            "Reported"
+        ]
     );
 }
 
@@ -330,6 +357,7 @@ fn a_plan_of_skips_prepares_nothing() {
         seed: 9,
         jobs: 1,
         report: Report::open(directory.path()).unwrap(),
+        root: Path::new("/tree").to_owned(),
     };
     let prepare = |_: &[String], _: &mut dyn FnMut(Event)| -> Result<Box<dyn Hypervisor>, Error> {
         panic!("nothing needs a VM")
@@ -388,6 +416,7 @@ fn rounds(name: &str) -> (Vec<Verdict>, Vec<String>) {
         seed: 9,
         jobs: 2,
         report: Report::open(directory.path()).unwrap(),
+        root: Path::new("/tree").to_owned(),
     };
     let prepare =
         |_: &[String], _: &mut dyn FnMut(Event)| Ok(Box::new(Puppets) as Box<dyn Hypervisor>);
@@ -487,6 +516,7 @@ fn what_cannot_be_prepared_is_an_error_and_leaves_no_report() {
         seed: 9,
         jobs: 1,
         report: Report::open(directory.path()).unwrap(),
+        root: Path::new("/tree").to_owned(),
     };
     let begun = Instant::now();
     let prepare = |_: &[String], _: &mut dyn FnMut(Event)| -> Result<Box<dyn Hypervisor>, Error> {

@@ -77,12 +77,22 @@ pub fn write_outcome(folder: &Path, name: &str, result: &CaseResult) -> Result<(
     write_whole(&path, json(result).as_bytes()).map_err(|source| Error::Report { path, source })
 }
 
-fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+/// Writes a file that is there whole or not at all.
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with(path, content, 0o644)
+}
+
+/// The same, of one that can be run.
+pub(crate) fn write_script(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with(path, content, 0o755)
+}
+
+fn write_with(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut file =
         NamedTempFile::with_prefix_in(".nlring-", path.parent().expect("a file in a directory"))?;
     file.write_all(content)?;
     // A temporary file is private; a report is for everyone who may see the directory.
-    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(mode);
     file.as_file().set_permissions(readable)?;
     file.persist(path)?;
     Ok(())
