@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line: what can be asked, and who answers.
 
+use std::env;
 use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use crate::mutants::Court;
 use crate::partition::Partition;
 use crate::plan::{self, Request, Rounds};
 use crate::render::{self, Output};
-use crate::report::{self, Report};
+use crate::report::{self, Report, summary};
 use crate::repro::Recipe;
 use crate::run::Run;
 use crate::tree::Tree;
@@ -321,6 +322,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     .carry_out(prepare, renderer.as_mut());
     drop(renderer);
     let results = outcome?;
+    summary::append(&results, env::var_os(summary::VARIABLE).as_deref())?;
     if arguments.json {
         print(&report::json(&results))?;
     }

@@ -72,11 +72,13 @@ pub fn render(results: &Results, directory: &Path) -> String {
     page.render().expect("text in memory")
 }
 
-fn is_trouble(case: &CaseResult) -> bool {
+/// Whether somebody has to look at it.
+pub(super) fn is_trouble(case: &CaseResult) -> bool {
     matches!(case.verdict, Verdict::Fail | Verdict::Infra)
 }
 
-fn headline(results: &Results) -> String {
+/// How it went, in a few words.
+pub(super) fn headline(results: &Results) -> String {
     let totals = results.totals;
     match totals.fail + totals.infra {
         0 => format!("{} cases passed", totals.pass),
@@ -155,7 +157,7 @@ fn excerpt(log: &str) -> Vec<Line> {
     clippy::trivially_copy_pass_by_ref,
     reason = "templates pass references"
 )]
-fn seconds(milliseconds: &u64) -> String {
+pub(super) fn seconds(milliseconds: &u64) -> String {
     match milliseconds {
         0..1000 => format!("{milliseconds} ms"),
         1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),

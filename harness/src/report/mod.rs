@@ -6,6 +6,7 @@ mod chart;
 mod html;
 mod junit;
 mod ktap;
+pub mod summary;
 
 use std::fs;
 use std::io::{self, Write};
