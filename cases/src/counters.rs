@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the kernel itself counts.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 
 use anyhow::Context as _;
 
@@ -23,8 +24,7 @@ pub(crate) struct QueueCounters {
 impl QueueCounters {
     /// The counters of this queue, in the calling thread's namespace.
     pub(crate) fn of(queue: u16) -> anyhow::Result<Self> {
-        let table = fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")
-            .context("cannot read the queues' counters")?;
+        let table = table_of("/proc/thread-self/net/netfilter/nfnetlink_queue")?;
         table
             .lines()
             .filter_map(numbers)
@@ -40,6 +40,24 @@ impl QueueCounters {
     }
 }
 
+/// The text of a table of the kernel's, by reads of a page and more.
+///
+/// A table goes on by its line's number after each read, so a queue or a socket that goes
+/// meanwhile takes another's line away. The standard library begins with a read of a few bytes;
+/// of one read as large as the kernel's buffer, what is in it was there at one moment.
+fn table_of(path: &str) -> anyhow::Result<String> {
+    let cannot = || format!("cannot read {path}");
+    let mut file = File::open(path).with_context(cannot)?;
+    let mut text = Vec::new();
+    let mut part = vec![0; 65536];
+    loop {
+        match file.read(&mut part).with_context(cannot)? {
+            0 => return String::from_utf8(text).with_context(cannot),
+            length => text.extend_from_slice(&part[..length]),
+        }
+    }
+}
+
 fn numbers(line: &str) -> Option<Vec<u32>> {
     let fields: Vec<u32> = line
         .split_whitespace()
@@ -51,8 +69,7 @@ fn numbers(line: &str) -> Option<Vec<u32>> {
 
 /// `Drops` of a netlink socket of this family and port id, from `/proc/net/netlink`.
 pub(crate) fn socket_drops(protocol: i32, port: u32) -> anyhow::Result<u32> {
-    let table = fs::read_to_string("/proc/thread-self/net/netlink")
-        .context("cannot read the netlink sockets")?;
+    let table = table_of("/proc/thread-self/net/netlink")?;
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let is = |index: usize, number: i64| {
