@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = &[
     case!(Tx, a_flush_waits_for_another).proves("tx-one-at-a-time tx-in-turn"),
     case!(Tx, a_tear_down_waits_for_a_flush_and_can_be_interrupted)
         .proves("setup-mapped tx-tear-down-waits fault-17"),
+    case!(Tx, a_ring_mapped_while_a_tear_down_waits_stays).proves("setup-mapped"),
 ];
 
 /// Bytes of each message of the cases in which the receiver is full.
@@ -273,5 +274,33 @@ fn a_tear_down_waits_for_a_flush_and_can_be_interrupted(
         "EBUSY at once, EINTR under a flush of {} bytes, then torn down",
         came.1
     ));
+    Ok(())
+}
+
+/// Contract, "Setting a ring up", 3: nothing is torn down that is mapped, be it mapped only after
+/// the tear-down began to wait for a flush.
+fn a_ring_mapped_while_a_tear_down_waits_stays(setting: &mut Setting) -> anyhow::Result<()> {
+    let patience = setting.patiently(Duration::from_secs(1));
+    let (peer, socket, frames) = ring_to_a_narrow_peer()?;
+    let geometry = *frames.geometry();
+    let (came, frames) = thread::scope(|scope| {
+        let flusher = waiting_flush(scope, &socket, patience)?;
+        drop(frames);
+        let tearer = BlockedCall::begin(scope, || set(&socket, NETLINK_TX_RING, &tear_down()))?
+            .asleep_in(libc::SYS_setsockopt, patience);
+        let frames = Frames::map(&socket, geometry);
+        let came = read_until_over(&peer, vec![flusher])?;
+        let outcome = tearer?.end();
+        assert_refused("a tear-down of what was mapped meanwhile", outcome, EBUSY)?;
+        anyhow::Ok((came, frames.context("mapping beside a flush")?))
+    })?;
+    assert_all_came(&came, geometry.frame_nr())?;
+    frames.submit(0, &peers::content(0, LEN));
+    flush(&socket)?;
+    ensure!(
+        peers::receive(&peer)? == peers::content(0, LEN),
+        "the ring that stayed sends something else"
+    );
+    setting.note("EBUSY, and the ring goes on");
     Ok(())
 }
