@@ -403,6 +403,8 @@ fn a_killed_consumer_leaves_other_sockets_working(setting: &mut Setting) -> anyh
     );
     ensure!(QueueCounters::of(0).is_err(), "queue 0 is still bound");
 
+    // With room for what is still on its way to the victim.
+    let geometry = Geometry::for_messages(2000, (BESIDE + AFTER).next_power_of_two())?;
     let mut anew = Consumer::ringed(Binding::of(0), geometry, Flags::NONE)?;
     let later = Flow::across(2, 0, AFTER).start(&Window::of(AFTER))?;
     let mut ledger = Ledger::default();
