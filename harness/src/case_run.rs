@@ -24,8 +24,8 @@ pub trait Hypervisor: Send + Sync {
     /// said that it is ready and is known to be the machine that was asked for.
     fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
 
-    /// By how much a case's deadline and waits are stretched on what these VMs run on.
-    fn patience(&self) -> u32;
+    /// By how much a case's deadline and waits are stretched on what these VMs run on, with this kernel.
+    fn patience(&self, kernel: &str) -> u32;
 }
 
 /// What a guest finds around itself.
@@ -186,9 +186,15 @@ fn sit(
         Ok(guest) => {
             let after = begun.elapsed();
             on(first, Moment::Ready(after));
-            let heard = hear(hypervisor, rounds, guest, &console, &mut |note| {
-                on(first, Moment::Note(note));
-            });
+            let heard = hear(
+                hypervisor.patience(kernel),
+                rounds,
+                guest,
+                &console,
+                &mut |note| {
+                    on(first, Moment::Note(note));
+                },
+            );
             (heard, Some(milliseconds(after)))
         }
     };
@@ -260,13 +266,12 @@ fn keep_captures(folder: &Path, first: &Planned, results: &mut [CaseResult]) {
 /// The guest's testimony on each round that it was asked for, and how long that took. The VM is gone, and
 /// its console complete, when this returns.
 fn hear(
-    hypervisor: &dyn Hypervisor,
+    patience: u32,
     rounds: &[&Planned],
     mut guest: Box<dyn Guest>,
     console: &Path,
     on_note: &mut dyn FnMut(&str),
 ) -> Vec<(Testimony, Duration)> {
-    let patience = hypervisor.patience();
     let mut heard = Vec::new();
     for (planned, round) in rounds.iter().zip(1..) {
         if rounds.len() > 1 {

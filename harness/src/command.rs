@@ -90,7 +90,7 @@ enum KernelCommand {
     /// changed since is not built again
     #[command(after_help = STATUSES)]
     Build {
-        /// Their names; none: all but those that are for a group of cases only
+        /// Their names; none: all but those that are for a group of cases only, or for debugging
         kernels: Vec<String>,
         /// With the fault of kernel-config/mutants/M.patch in the series
         #[arg(long, value_name = "M", requires = "kernels")]
@@ -276,7 +276,7 @@ fn build_kernels(tree: &Tree, mut names: Vec<String>, mutant: Option<&str>) -> R
         names = matrix
             .entries()
             .iter()
-            .filter(|entry| entry.group.is_none())
+            .filter(|entry| entry.group.is_none() && !entry.debug)
             .map(|entry| entry.name.clone())
             .collect();
     }

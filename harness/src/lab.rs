@@ -35,6 +35,8 @@ const CPUS: u8 = 2;
 const HOST_CPUS: u8 = 1;
 /// Memory of a VM, in MiB.
 const MEMORY_MIB: u32 = 256;
+/// Memory of a VM whose kernel watches itself, in MiB: KASAN alone takes an eighth, and every object is larger.
+const DEBUG_MEMORY_MIB: u32 = 1024;
 /// Memory of a VM on this machine's file system, in MiB: scripts keep their files in it.
 const HOST_MEMORY_MIB: u32 = 1024;
 
@@ -80,6 +82,7 @@ pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Er
         series: entry.series,
         ringed: entry.ringed,
         group: entry.group.clone(),
+        on_request: entry.debug,
     };
     let mut candidates: Vec<_> = matrix.entries().iter().map(candidate).collect();
     if let Some(name) = asked.filter(|name| name.contains(WITH_MUTANT)) {
@@ -183,7 +186,11 @@ impl Lab {
             accelerator: &self.accelerator,
             topology,
             cpus: CPUS,
-            memory_mib: MEMORY_MIB,
+            memory_mib: if kernel.debug {
+                DEBUG_MEMORY_MIB
+            } else {
+                MEMORY_MIB
+            },
             console,
             captures: console.parent(),
         };
@@ -380,8 +387,9 @@ impl Hypervisor for Lab {
         }))
     }
 
-    fn patience(&self) -> u32 {
-        nlring_vm::deadline::patience(self.accelerator.name)
+    fn patience(&self, kernel: &str) -> u32 {
+        let debug = self.kernels[kernel].kernel.debug;
+        nlring_vm::deadline::patience(self.accelerator.name, debug)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Candidate {
     pub ringed: bool,
     /// The group of cases that it is for, where it is not for all.
     pub group: Option<String>,
+    /// Whether it is used only where it is asked for.
+    pub on_request: bool,
 }
 
 /// Kernels of one base and one configuration that differ in nothing but the series.
@@ -104,7 +106,8 @@ pub fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Pl
             },
         };
     }
-    match matrix.iter().find(|kernel| satisfies(case, kernel).is_ok()) {
+    let fits = |kernel: &&Candidate| !kernel.on_request && satisfies(case, kernel).is_ok();
+    match matrix.iter().find(fits) {
         Some(kernel) => Place::On(kernel.name.clone()),
         None => Place::Nowhere {
             kernel: None,

@@ -266,6 +266,7 @@ mod tests {
                 series: true,
                 ringed,
                 group: None,
+                on_request: false,
             })
             .to_vec()
     }
@@ -278,6 +279,7 @@ mod tests {
             series,
             ringed,
             group: Some(String::from("compat")),
+            on_request: false,
         };
         let mut matrix = vec![
             of_group("6.1-compat-plain", false, false),
@@ -324,6 +326,21 @@ mod tests {
             plan.iter()
                 .all(|planned| matches!(planned.place, Place::On(_)))
         );
+    }
+
+    #[test]
+    fn a_kernel_on_request_is_not_taken_unasked() {
+        let mut matrix = matrix();
+        matrix[0].on_request = true;
+        let chosen = |kernel| {
+            let request = Request {
+                kernel,
+                ..everything()
+            };
+            plan(&CASES, &matrix, &request).unwrap()[0].place.clone()
+        };
+        assert!(matches!(chosen(None), Place::Nowhere { .. }));
+        assert_eq!(chosen(Some("6.1")), Place::On(String::from("6.1")));
     }
 
     #[test]

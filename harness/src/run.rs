@@ -352,7 +352,7 @@ impl Hypervisor for NotNeeded {
         Err(format!("nothing was prepared for kernel {kernel}"))
     }
 
-    fn patience(&self) -> u32 {
+    fn patience(&self, _: &str) -> u32 {
         1
     }
 }

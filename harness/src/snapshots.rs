@@ -24,7 +24,7 @@ impl Snapshots {
     /// A VM of this configuration: booted if it is the first of its kind, and restored otherwise.
     pub fn start(&self, config: &Config<'_>) -> Result<Vm, VmError> {
         let kind = (
-            config.kernel.vmlinux.clone(),
+            config.kernel.image.clone(),
             config.initramfs.to_owned(),
             config.topology,
         );

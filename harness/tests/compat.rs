@@ -48,7 +48,7 @@ impl Hypervisor for Puppets {
         }))
     }
 
-    fn patience(&self) -> u32 {
+    fn patience(&self, _: &str) -> u32 {
         5
     }
 }
@@ -182,6 +182,7 @@ fn run(cases: &'static [Case], report: &Path) -> (Results, Recorder) {
         series,
         ringed,
         group: Some(String::from("compat")),
+        on_request: false,
     };
     let matrix = [
         candidate("c-plain", false, false),

@@ -54,7 +54,7 @@ impl Hypervisor for Puppets {
         }))
     }
 
-    fn patience(&self) -> u32 {
+    fn patience(&self, _: &str) -> u32 {
         5
     }
 }
@@ -203,6 +203,7 @@ fn matrix() -> Vec<Candidate> {
         series: true,
         ringed,
         group: None,
+        on_request: false,
     };
     vec![candidate("6.1", true), candidate("dead", false)]
 }

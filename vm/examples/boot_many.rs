@@ -66,6 +66,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
     let initramfs = initramfs::pack(&cache, &arguments.guest, &BTreeMap::new())?;
     let unknown = || "given".to_owned();
     let kernel = Built {
+        debug: false,
         name: unknown(),
         release: unknown(),
         base: unknown(),
@@ -73,6 +74,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
         config_sha256: unknown(),
         compiler: unknown(),
         vmlinux: arguments.vmlinux.clone(),
+        image: arguments.vmlinux.clone(),
         config: PathBuf::new(),
         selftest: None,
         key: unknown(),
@@ -126,8 +128,12 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
 }
 
 fn once(config: &Config<'_>, host: &Host, number: u32) -> Result<Duration, VmError> {
-    let mut vm = Vm::boot_with(config, host, Deadlines::of(config.accelerator.name))?;
-    let patience = deadline::patience(config.accelerator.name);
+    let mut vm = Vm::boot_with(
+        config,
+        host,
+        Deadlines::of(config.accelerator.name, config.kernel.debug),
+    )?;
+    let patience = deadline::patience(config.accelerator.name, config.kernel.debug);
     let job = Job {
         number,
         name: "ping".into(),

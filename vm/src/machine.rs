@@ -107,7 +107,7 @@ impl Vm {
         Self::boot_with(
             config,
             &Host::find()?,
-            Deadlines::of(config.accelerator.name),
+            Deadlines::of(config.accelerator.name, config.kernel.debug),
         )
     }
 
@@ -129,7 +129,7 @@ impl Vm {
     /// # Errors
     /// As [`Vm::boot`].
     pub fn restore(config: &Config<'_>, snapshot: &Snapshot) -> Result<Self, VmError> {
-        let deadlines = Deadlines::of(config.accelerator.name);
+        let deadlines = Deadlines::of(config.accelerator.name, config.kernel.debug);
         Self::restore_with(config, &Host::find()?, deadlines, snapshot)
     }
 
@@ -514,7 +514,7 @@ fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
         Box::new(qemu::Execution(config.accelerator.name)),
         Box::new(qemu::Processors(config.cpus)),
         Box::new(qemu::Memory(config.memory_mib)),
-        Box::new(qemu::Kernel(config.kernel.vmlinux.clone())),
+        Box::new(qemu::Kernel(config.kernel.image.clone())),
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
         Box::new(qemu::PoisonsFreedMessages),

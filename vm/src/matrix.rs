@@ -38,6 +38,8 @@ pub struct Entry {
     pub ringed: bool,
     /// The group of cases that it is for, where it is not for all.
     pub group: Option<String>,
+    /// Whether it watches itself, and so is slow and large; it is used where it is asked for.
+    pub debug: bool,
     /// Steps of make in a build from nothing, as last counted: where progress starts from.
     pub steps: u64,
 }
@@ -52,11 +54,50 @@ impl Entry {
         }
     }
 
+    /// What of it is booted.
+    #[must_use]
+    pub fn image(&self) -> Image {
+        if self.debug {
+            Image::BzImage
+        } else {
+            Image::Vmlinux
+        }
+    }
+
     fn mutated(&self, mutant: &str) -> Self {
         Self {
             name: format!("{}{WITH_MUTANT}{mutant}", self.name),
             mutant: Some(mutant.to_owned()),
             ..self.clone()
+        }
+    }
+}
+
+/// What a kernel is booted from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// The ELF file, entered by PVH, which takes no unpacking.
+    Vmlinux,
+    /// The compressed image, which starts as on any PC. By PVH, C functions run before KASAN has a shadow.
+    BzImage,
+}
+
+impl Image {
+    /// Where make leaves it in its output directory.
+    #[must_use]
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Vmlinux => "vmlinux",
+            Self::BzImage => "arch/x86/boot/bzImage",
+        }
+    }
+
+    /// What make is asked for.
+    #[must_use]
+    pub fn target(self) -> &'static str {
+        match self {
+            Self::Vmlinux => "vmlinux",
+            Self::BzImage => "bzImage",
         }
     }
 }
@@ -112,6 +153,8 @@ struct KernelLines {
     fragments: Vec<String>,
     ringed: bool,
     group: Option<String>,
+    #[serde(default)]
+    debug: bool,
     steps: u64,
 }
 
@@ -289,6 +332,7 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
                 fragments: lines.fragments,
                 ringed: lines.ringed,
                 group: lines.group,
+                debug: lines.debug,
                 steps: lines.steps,
             })
         })

@@ -135,7 +135,7 @@ impl Part for Memory {
     }
 }
 
-/// The kernel image, entered by PVH.
+/// The kernel image: an ELF file, entered by PVH, or a bzImage, which the firmware unpacks.
 pub(crate) struct Kernel(pub(crate) PathBuf);
 
 impl Part for Kernel {

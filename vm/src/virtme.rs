@@ -88,7 +88,7 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         .args(["--cpus", &config.cpus.to_string()])
         .args(["--memory", &config.memory_mib.to_string()])
         .arg("--kernel")
-        .arg(&config.kernel.vmlinux);
+        .arg(&config.kernel.image);
     let words = Execution(accelerator).kernel().unwrap_or_default();
     for word in words.split_whitespace() {
         command.args(["--kernel-option", word]);
@@ -123,7 +123,7 @@ pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
         qemu,
         channel,
         &subject,
-        Deadlines::of(accelerator).scaled(SLOWER),
+        Deadlines::of(accelerator, config.kernel.debug).scaled(SLOWER),
         start,
     )
 }

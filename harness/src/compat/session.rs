@@ -135,7 +135,7 @@ fn run(
     kernel: &str,
     round: usize,
 ) -> Result<Heard, String> {
-    let patience = hypervisor.patience();
+    let patience = hypervisor.patience(kernel);
     let errand = Errand {
         name: planned.case.name,
         seed: planned.seed,

@@ -10,6 +10,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use super::{Event, Phase};
+use crate::matrix::Image;
 use crate::{VmError, keeper};
 
 /// make for one kernel: a work tree, an output directory and a log.
@@ -55,15 +56,16 @@ impl Make {
         self.watch(arguments, 1, |_| ())
     }
 
-    /// Builds vmlinux and returns how many steps that took; `expected` is `None` where nobody knows.
-    pub(super) fn vmlinux(
+    /// Builds the image and returns how many steps that took; `expected` is `None` where nobody knows.
+    pub(super) fn image(
         &self,
+        image: Image,
         expected: Option<u64>,
         on: &mut dyn FnMut(Event),
     ) -> Result<u64, VmError> {
         on(Event::Phase(Phase::Compile));
         let mut done = 0;
-        self.watch(&["vmlinux"], jobs(), |line| {
+        self.watch(&[image.target()], jobs(), |line| {
             if let Some(what) = step(line) {
                 done += 1;
                 on(Event::Steps {
@@ -254,13 +256,15 @@ mod tests {
         let (_directory, make) =
             make("vmlinux:\n\t@echo '  CC      a.o'; echo talk; echo '  LD      vmlinux'\n");
         let mut seen = Vec::new();
-        make.vmlinux(None, &mut |event| match event {
+        make.image(Image::Vmlinux, None, &mut |event| match event {
             Event::Steps { total, .. } => assert_eq!(total, 0),
             other => assert_eq!(other, Event::Phase(Phase::Compile)),
         })
         .unwrap();
         let taken = make
-            .vmlinux(Some(1), &mut |event| seen.push(format!("{event:?}")))
+            .image(Image::Vmlinux, Some(1), &mut |event| {
+                seen.push(format!("{event:?}"))
+            })
             .unwrap();
         assert_eq!(taken, 2);
         assert!(
@@ -274,7 +278,9 @@ mod tests {
         let (directory, make) = make(
             "vmlinux:\n\t@echo 'net/ring.c:7:1: error: expected a ring' >&2; echo 'b.c:1:1: error: later' >&2; exit 1\n",
         );
-        let error = make.vmlinux(Some(1), &mut |_| ()).unwrap_err();
+        let error = make
+            .image(Image::Vmlinux, Some(1), &mut |_| ())
+            .unwrap_err();
         let log = directory.path().join("log");
         let expected = format!(
             "cannot build kernel 6.1: net/ring.c:7:1: error: expected a ring; full log: {}",
@@ -293,7 +299,7 @@ mod tests {
         let (_directory, make) =
             make("vmlinux:\n\t@echo 'as: x.o: No space left on device' >&2; exit 1\n");
         assert!(
-            make.vmlinux(Some(1), &mut |_| ())
+            make.image(Image::Vmlinux, Some(1), &mut |_| ())
                 .unwrap_err()
                 .to_string()
                 .starts_with("no space left on the device")

@@ -18,7 +18,7 @@ pub(crate) mod toolchain;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{self, Key};
-use crate::matrix::Entry;
+use crate::matrix::{Entry, Image};
 use crate::{Cache, VmError};
 use compile::Make;
 use configure::Fragment;
@@ -82,12 +82,16 @@ pub struct Built {
     pub config_sha256: String,
     /// Compiler and linker with their versions.
     pub compiler: String,
-    /// The image that QEMU boots by its PVH entry.
+    /// The kernel with its symbols.
     pub vmlinux: PathBuf,
+    /// What QEMU boots: vmlinux by its PVH entry, or the bzImage of a kernel that watches itself.
+    pub image: PathBuf,
     /// The `.config`.
     pub config: PathBuf,
     /// The series' own selftest, a static program, where the series has one.
     pub selftest: Option<PathBuf>,
+    /// Whether it watches itself, and so is slow.
+    pub debug: bool,
     /// Its name in the cache, and of everything that is remembered about it.
     pub key: String,
 }
@@ -171,7 +175,15 @@ pub(crate) fn pristine(
 /// # Errors
 /// The base, a patch, a fragment or the compiler cannot be found or read.
 pub fn cached(cache: &Cache, root: &Path, entry: &Entry) -> Result<Option<Built>, VmError> {
-    store::load(cache, &Recipe::gather(cache, root, entry)?.key)
+    find(cache, &Recipe::gather(cache, root, entry)?.key, entry)
+}
+
+fn find(cache: &Cache, key: &str, entry: &Entry) -> Result<Option<Built>, VmError> {
+    let found = store::load(cache, key)?;
+    Ok(found.map(|built| Built {
+        debug: entry.debug,
+        ..built
+    }))
 }
 
 /// The kernel, out of the cache or built now.
@@ -186,7 +198,7 @@ pub fn build(
 ) -> Result<Built, VmError> {
     on(Event::Phase(Phase::Fetch));
     let recipe = Recipe::gather(cache, root, entry)?;
-    if let Some(built) = store::load(cache, &recipe.key)? {
+    if let Some(built) = find(cache, &recipe.key, entry)? {
         return Ok(built);
     }
     toolchain::check()?;
@@ -194,7 +206,7 @@ pub fn build(
     let _lock = cache.lock(&format!("base-{}", recipe.identity.id), || {
         on(Event::Waiting);
     })?;
-    if let Some(built) = store::load(cache, &recipe.key)? {
+    if let Some(built) = find(cache, &recipe.key, entry)? {
         return Ok(built); // by the process that was waited for
     }
     let pristine = source::pristine(cache, base, &recipe.identity, on)?;
@@ -220,7 +232,7 @@ pub fn build(
     let log = cache.place("log", &format!("{}.log", entry.name))?;
     let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
     let outcome = configure::configure(&make, &recipe.fragments).and_then(|config| {
-        let steps = make.vmlinux(out.steps(entry.steps), on)?;
+        let steps = make.image(entry.image(), out.steps(entry.steps), on)?;
         Ok((config, steps, selftest::build(&make, on)?))
     });
     let (config, steps, selftest) = outcome.map_err(|error| out.fail(error))?;
@@ -233,6 +245,10 @@ pub fn build(
         config_sha256: digest::of(&config),
         compiler: recipe.compiler,
         vmlinux_sha256: digest::of_file(&make.out().join("vmlinux"))?,
+        bzimage_sha256: match entry.image() {
+            Image::Vmlinux => None,
+            image @ Image::BzImage => Some(digest::of_file(&make.out().join(image.path()))?),
+        },
         selftest_sha256: selftest.as_deref().map(digest::of_file).transpose()?,
     };
     let stored = store::put(
@@ -244,7 +260,7 @@ pub fn build(
     );
     out.close(steps)?;
     stored?;
-    store::load(cache, &recipe.key)?.ok_or_else(|| VmError::Build {
+    find(cache, &recipe.key, entry)?.ok_or_else(|| VmError::Build {
         kernel: entry.name.clone(),
         reason: "the result changed while it was stored; build again".into(),
         log: cache.root().join("log"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Finished kernels in the cache: `kernels/<key>/` with vmlinux, config, System.map, identity.json, and
-//! the series' own selftest where it has one.
+//! Finished kernels in the cache: `kernels/<key>/` with vmlinux, config, System.map, identity.json, the
+//! bzImage where that is what is booted, and the series' own selftest where it has one.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,11 @@ use super::Built;
 use super::selftest::NAME as SELFTEST;
 use crate::cache::{remove_tree, write_whole};
 use crate::digest;
+use crate::matrix::Image;
 use crate::{Cache, VmError};
+
+/// The name of a bzImage here.
+const BZIMAGE: &str = "bzImage";
 
 /// identity.json.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,6 +27,8 @@ pub(super) struct Identity {
     pub(super) config_sha256: String,
     pub(super) compiler: String,
     pub(super) vmlinux_sha256: String,
+    /// Not there if vmlinux is what is booted.
+    pub(super) bzimage_sha256: Option<String>,
     /// Not there if there is no selftest.
     pub(super) selftest_sha256: Option<String>,
 }
@@ -38,6 +44,7 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         let digest = |name| digest::of_file_remembered(cache, &place.join(name)).ok();
         digest("vmlinux").as_ref() == Some(&identity.vmlinux_sha256)
             && digest("config").as_ref() == Some(&identity.config_sha256)
+            && digest(BZIMAGE) == identity.bzimage_sha256
             && digest(SELFTEST) == identity.selftest_sha256
     };
     let identity = fs::read(place.join("identity.json"))
@@ -48,6 +55,8 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         return Ok(None);
     };
     Ok(Some(Built {
+        // The matrix knows.
+        debug: false,
         name: identity.name,
         release: identity.release,
         base: identity.base,
@@ -55,6 +64,7 @@ pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
         config_sha256: identity.config_sha256,
         compiler: identity.compiler,
         vmlinux: place.join("vmlinux"),
+        image: place.join(identity.bzimage_sha256.map_or("vmlinux", |_| BZIMAGE)),
         config: place.join("config"),
         selftest: identity.selftest_sha256.map(|_| place.join(SELFTEST)),
         key: key.to_owned(),
@@ -79,7 +89,9 @@ pub(super) fn put(
         (out.join("System.map"), "System.map"),
     ];
     let selftest = selftest.map(|program| (program.to_owned(), SELFTEST));
-    for (from, to) in files.into_iter().chain(selftest) {
+    let bzimage = identity.bzimage_sha256.as_ref();
+    let bzimage = bzimage.map(|_| (out.join(Image::BzImage.path()), BZIMAGE));
+    for (from, to) in files.into_iter().chain(bzimage).chain(selftest) {
         fs::copy(&from, partial.join(to)).map_err(VmError::io("cannot store", &from))?;
     }
     let text = serde_json::to_vec_pretty(identity).expect("plain data");
@@ -99,13 +111,18 @@ pub(super) fn release(out: &Path) -> Result<String, VmError> {
 mod tests {
     use super::*;
 
-    fn stored_with(selftest: Option<&str>) -> (tempfile::TempDir, Cache) {
+    fn stored_with(bzimage: Option<&str>, selftest: Option<&str>) -> (tempfile::TempDir, Cache) {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::at(&directory.path().join("cache")).unwrap();
         let out = directory.path().join("out");
         fs::create_dir_all(out.join("include/config")).unwrap();
+        fs::create_dir_all(out.join("arch/x86/boot")).unwrap();
         for (name, content) in [
             ("vmlinux", "image"),
+            (
+                "arch/x86/boot/bzImage",
+                bzimage.unwrap_or("of another time"),
+            ),
             (".config", "CONFIG_A=y\n"),
             ("System.map", ""),
             ("include/config/kernel.release", "6.1.0\n"),
@@ -121,6 +138,7 @@ mod tests {
             config_sha256: digest::of("CONFIG_A=y\n"),
             compiler: word("gcc"),
             vmlinux_sha256: digest::of("image"),
+            bzimage_sha256: bzimage.map(digest::of),
             selftest_sha256: selftest.map(digest::of),
         };
         let program = selftest.map(|content| {
@@ -133,7 +151,7 @@ mod tests {
     }
 
     fn stored() -> (tempfile::TempDir, Cache) {
-        stored_with(Some("program"))
+        stored_with(Some("packed"), Some("program"))
     }
 
     #[test]
@@ -145,6 +163,7 @@ mod tests {
             ("6.1.0", "key")
         );
         assert_eq!(fs::read_to_string(built.vmlinux).unwrap(), "image");
+        assert_eq!(fs::read_to_string(built.image).unwrap(), "packed");
         let selftest = built.selftest.unwrap();
         assert_eq!(fs::read_to_string(selftest).unwrap(), "program");
         assert!(load(&cache, "other").unwrap().is_none());
@@ -156,6 +175,7 @@ mod tests {
             ("vmlinux", "imago"),
             ("vmlinux", ""),
             ("config", "CONFIG_A=n\n"),
+            (BZIMAGE, "packet"),
             (SELFTEST, "programme"),
             ("identity.json", "{\"name\": "),
         ] {
@@ -165,7 +185,7 @@ mod tests {
             assert!(load(&cache, "key").unwrap().is_none(), "{file}");
             assert!(!cache.root().join("kernels/key").exists(), "{file}");
         }
-        for file in ["vmlinux", SELFTEST] {
+        for file in ["vmlinux", BZIMAGE, SELFTEST] {
             let (_directory, cache) = stored();
             fs::remove_file(cache.root().join("kernels/key").join(file)).unwrap();
             assert!(load(&cache, "key").unwrap().is_none(), "{file}");
@@ -173,9 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_without_a_selftest_is_whole_too() {
-        let (_directory, cache) = stored_with(None);
+    fn a_kernel_without_a_bzimage_or_a_selftest_is_whole_too() {
+        let (_directory, cache) = stored_with(None, None);
         let built = load(&cache, "key").unwrap().unwrap();
+        assert_eq!(built.image, built.vmlinux);
         assert_eq!(built.selftest, None);
     }
 }

@@ -189,6 +189,7 @@ fn restore(name: &str, snapshot: &Snapshot) -> Result<Vm, VmError> {
 fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
     let word = || "fake".to_owned();
     let kernel = Built {
+        debug: false,
         name: word(),
         release: word(),
         base: word(),
@@ -196,6 +197,7 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
         config_sha256: word(),
         compiler: word(),
         vmlinux: name.into(),
+        image: name.into(),
         config: name.into(),
         selftest: None,
         key: word(),
@@ -228,7 +230,7 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
 /// A tenth of the table: 0.6 s for a boot, 0.2 s for a snapshot and what goes on from it, 1.1 s for an
 /// outcome.
 fn limits() -> Deadlines {
-    Deadlines::of(Name::Kvm).scaled(0.1)
+    Deadlines::of(Name::Kvm, false).scaled(0.1)
 }
 
 fn job(name: &str) -> (Result<Outcome, VmError>, Vm) {
