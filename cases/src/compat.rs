@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use crate::busy::Busy;
-use crate::{Case, Group, Kernel, Setting, Topology, Unmet};
+use crate::{Case, Group, Kernel, Setting, Unmet};
 
 /// Which are run, which are not, and why.
 const LIST: &str = include_str!("../selftests");
@@ -82,14 +82,10 @@ fn word(text: &str) -> (&str, &str) {
 pub(crate) fn cases() -> Vec<Case> {
     all()
         .map(|selftest| Case {
-            name: selftest.program,
-            group: Group::Compat,
-            topology: Topology::None,
             kernel: Kernel::Any,
             deadline: selftest.deadline,
-            expects_splat: None,
             proves: "rest-off-unchanged rest-on-unchanged",
-            run,
+            ..Case::new(Group::Compat, selftest.program, run)
         })
         .collect()
 }

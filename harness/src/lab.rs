@@ -154,7 +154,7 @@ impl Lab {
             kernels: kitted,
             selftests,
             accelerator,
-            snapshots: Snapshots::default(),
+            snapshots: Snapshots::new(cache)?,
         })
     }
 

@@ -233,21 +233,11 @@ fn describe(request: &Request<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nlring_cases::{Group, Kernel, Topology};
-    use std::time::Duration;
+    use nlring_cases::{Group, Kernel};
 
     const fn case(name: &'static str, group: Group, kernel: Kernel) -> Case {
         let run = |_: &mut nlring_cases::Setting| Ok(());
-        Case {
-            name,
-            group,
-            topology: Topology::None,
-            kernel,
-            deadline: Duration::from_secs(1),
-            expects_splat: None,
-            proves: "",
-            run,
-        }
+        Case::new(group, name, run).on(kernel).within(1)
     }
 
     static CASES: [Case; 5] = [

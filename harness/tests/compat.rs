@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use nlring_cases::compat::evidence;
-use nlring_cases::{Case, Group, Kernel, Setting, Topology};
+use nlring_cases::{Case, Group, Kernel, Setting};
 use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::event::Event;
@@ -130,16 +129,9 @@ impl Guest for Puppet {
 
 const fn case(name: &'static str) -> Case {
     let run = |_: &mut Setting| -> anyhow::Result<()> { unreachable!("cases run in guests") };
-    Case {
-        name,
-        group: Group::Compat,
-        topology: Topology::None,
-        kernel: Kernel::Any,
-        deadline: Duration::from_secs(2),
-        expects_splat: None,
-        proves: "",
-        run,
-    }
+    Case::new(Group::Compat, name, run)
+        .on(Kernel::Any)
+        .within(2)
 }
 
 static CASES: [Case; 16] = [

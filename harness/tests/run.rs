@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nlring_cases::{Case, Group, Kernel, Setting, Topology};
+use nlring_cases::{Case, Group, Kernel, Setting};
 use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::error::Error;
@@ -135,16 +135,9 @@ impl Guest for Puppet {
 
 const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static str>) -> Case {
     let run = |_: &mut Setting| -> anyhow::Result<()> { unreachable!("cases run in guests") };
-    let deadline = Duration::from_secs(2);
     Case {
-        name,
-        group: Group::Ordering,
-        topology: Topology::None,
-        kernel,
-        deadline,
         expects_splat,
-        proves: "",
-        run,
+        ..Case::new(Group::Ordering, name, run).on(kernel).within(2)
     }
 }
 

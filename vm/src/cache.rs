@@ -15,6 +15,7 @@
 //! | `steps/<base>-<kernel>` | how many steps a build from nothing took |
 //! | `kernels/<key>/` | finished kernels |
 //! | `initramfs/<key>.cpio` | packed guests |
+//! | `snapshots/<key>/` | states of VMs to go on from |
 //! | `selftests/<key>/` | the kernel's own selftests, with their C programs built |
 //! | `virtme-ng/<key>/` | virtme-ng, put there by `vm/scripts/virtme` |
 //! | `accelerator/<key>.json` | what the probe found |

@@ -507,7 +507,7 @@ impl Drop for Qemu {
 }
 
 /// What a VM is made of, but for its descriptors.
-fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
+pub(crate) fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>> {
     let mut parts: Vec<Box<dyn Part>> = vec![
         Box::new(chassis),
         Box::new(qemu::Bare),

@@ -4,18 +4,16 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Instant;
 
 use crate::accelerator::{Accelerator, Name};
 use crate::cache::write_whole;
 use crate::deadline::Deadlines;
-use crate::digest::Key;
 use crate::kernel::Built;
 use crate::machine::{Config, Host, Vm};
 use crate::topology::Topology;
-use crate::{Cache, VmError};
+use crate::{Cache, VmError, identity};
 
 const DEVICE: &str = "/dev/kvm";
 
@@ -143,19 +141,9 @@ fn remember(
     Ok(found)
 }
 
-/// Everything on which the answer depends. QEMU is known by its file: asking for its version takes longer.
+/// Everything on which the answer depends.
 fn key(qemu: &Path, kernel: &Built) -> Result<String, VmError> {
-    let uname = nix::sys::utsname::uname().map_err(|error| {
-        VmError::io("cannot ask for the version of", Path::new("/proc/version"))(error.into())
-    })?;
-    let file = fs::metadata(qemu).map_err(VmError::io("cannot read", qemu))?;
-    let key = Key::default()
-        .part(uname.release().as_encoded_bytes())
-        .part(uname.version().as_encoded_bytes());
-    Ok(key
-        .part(format!("{} {}", file.size(), file.mtime()))
-        .part(&kernel.key)
-        .finish())
+    Ok(identity::of_host(qemu)?.part(&kernel.key).finish())
 }
 
 #[cfg(test)]

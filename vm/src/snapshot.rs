@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The state of a VM whose agent has answered, for any number of VMs to go on from.
 //!
-//! It is kept in memory that has no name in any file system, so that nothing of it is left when this
-//! process ends, however it ends.
+//! It is in memory that has no name in any file system, so that nothing of it is left when this process
+//! ends, however it ends; or it is that of an earlier run, in a file of the cache.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 /// console's log.
 #[derive(Debug)]
 pub struct Snapshot {
-    state: File,
+    pub(crate) state: File,
     /// What the console had said.
     pub(crate) said: Vec<u8>,
 }

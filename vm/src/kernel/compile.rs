@@ -263,7 +263,7 @@ mod tests {
         .unwrap();
         let taken = make
             .image(Image::Vmlinux, Some(1), &mut |event| {
-                seen.push(format!("{event:?}"))
+                seen.push(format!("{event:?}"));
             })
             .unwrap();
         assert_eq!(taken, 2);
