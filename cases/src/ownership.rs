@@ -43,7 +43,7 @@ pub(crate) const CASES: &[Case] = &[
         Ownership,
         a_frame_that_was_passed_waits_for_what_took_its_place
     )
-    .proves("rx-skip rx-skip-due"),
+    .proves("rx-skip rx-skip-due rx-released"),
     case!(Ownership, a_killed_consumer_leaves_other_sockets_working)
         .proves("mapping-end fault-5")
         .across(1)

@@ -7,8 +7,9 @@ use crate::{
     Case, capability, compat, cost, delivery, diag, dump, dump_parked, early, end_to_end,
     end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
     multicast_refusal, multicast_ring, old_program, ordering, ordering_copies, ordering_queues,
-    ordering_senders, ordering_wrap, ownership, poll, publication, races, scribbles, setup,
-    subsystems, tap, twin, tx, tx_errors, tx_races, tx_verdicts, tx_waits,
+    ordering_senders, ordering_steered, ordering_wrap, ownership, poll, poll_tear_down,
+    publication, races, scribbles, setup, subsystems, tap, twin, tx, tx_errors, tx_races,
+    tx_verdicts, tx_waits,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -18,6 +19,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ordering_copies::CASES,
         ordering_wrap::CASES,
         ordering_senders::CASES,
+        ordering_steered::CASES,
         end_to_end::CASES,
         end_to_end_large::CASES,
         ownership::CASES,
@@ -45,6 +47,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         memory::CASES,
         capability::CASES,
         poll::CASES,
+        poll_tear_down::CASES,
         dump::CASES,
         dump_parked::CASES,
         diag::CASES,
