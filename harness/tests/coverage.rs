@@ -69,3 +69,16 @@ fn every_clause_and_every_fault_has_a_case() {
         .collect();
     assert!(bare.is_empty(), "no case proves {}", bare.join(", "));
 }
+
+#[test]
+fn every_clause_that_the_series_can_break_has_a_mutant_and_no_other() {
+    let broken: BTreeSet<_> = mutants()
+        .into_iter()
+        .flat_map(|mutant| mutant.breaks)
+        .collect();
+    for clause in clause::all() {
+        let beyond = coverage::BEYOND_THE_SERIES;
+        let is_beyond = beyond.iter().any(|(id, _)| *id == clause.id);
+        assert_ne!(broken.contains(clause.id), is_beyond, "{}", clause.id);
+    }
+}
