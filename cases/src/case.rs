@@ -85,6 +85,8 @@ pub struct Case {
     pub kernel: Kernel,
     /// Its deadline on an idle machine with KVM; the harness scales it.
     pub deadline: Duration,
+    /// Whether no other VM may run beside its own.
+    pub alone: bool,
     /// What the kernel log must show, if this case provokes a splat on purpose.
     pub expects_splat: Option<&'static str>,
     /// The [clauses](crate::clause) of which it would notice if one were broken: their ids, with spaces
@@ -108,6 +110,7 @@ impl Case {
             topology: Topology::None,
             kernel: Kernel::Ringed,
             deadline: Duration::from_secs(5),
+            alone: false,
             expects_splat: None,
             proves: "",
             run,
@@ -132,6 +135,15 @@ impl Case {
     pub const fn within(self, seconds: u64) -> Self {
         let deadline = Duration::from_secs(seconds);
         Self { deadline, ..self }
+    }
+
+    /// The same with no other VM beside it: for what another would disturb, as a measure of time.
+    #[must_use]
+    pub const fn alone(self) -> Self {
+        Self {
+            alone: true,
+            ..self
+        }
     }
 
     /// The same, which would notice if one of these clauses were broken.

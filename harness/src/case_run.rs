@@ -14,6 +14,7 @@ use crate::place::Place;
 use crate::plan::Planned;
 use crate::report;
 use crate::results::CaseResult;
+use crate::room::{Demand, Room};
 use crate::splat::Scan;
 use crate::unknown_case;
 use crate::verdict::{Testimony, Verdict, judge};
@@ -23,6 +24,9 @@ pub trait Hypervisor: Send + Sync {
     /// Starts `kernel` on `stage`, its console going to the file `console`; returns when the guest has
     /// said that it is ready and is known to be the machine that was asked for.
     fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
+
+    /// What a VM of `kernel` on `stage` takes, in MiB of memory.
+    fn memory_mib(&self, kernel: &str, stage: Stage) -> u32;
 
     /// By how much a case's deadline and waits are stretched on what these VMs run on, with this kernel.
     fn patience(&self, kernel: &str) -> u32;
@@ -42,6 +46,18 @@ pub enum Stage {
     },
     /// The file system of this machine, and the selftests of the kernel's base.
     Host,
+}
+
+impl Stage {
+    /// That of the VMs of this case, where it is not compared across kernels.
+    #[must_use]
+    pub fn of(planned: &Planned) -> Self {
+        Self::Bare {
+            topology: planned.case.topology,
+            examples: planned.case.group.runs_examples(),
+            cold: planned.cold,
+        }
+    }
 }
 
 /// A VM whose agent is ready.
@@ -83,16 +99,25 @@ pub enum Moment<'a> {
     Judged(CaseResult, usize),
 }
 
-/// Runs `rounds` of one case, at one place, and leaves the evidence in `report`, in the folder
+/// Runs `rounds` of one case, at one place, each VM when there is `room` for it, and leaves the evidence in `report`, in the folder
 /// ([`Planned::folder`]) of the first round of each VM. Rounds share a VM until one does not pass.
 pub fn perform(
     hypervisor: &dyn Hypervisor,
+    room: &Room,
     rounds: &[&Planned],
     report: &Path,
     on: &mut dyn FnMut(&Planned, Moment<'_>),
 ) {
     let mut left = rounds;
     while let Some(first) = left.first() {
+        // Before its time begins to count.
+        let seat = match &first.place {
+            Place::On(kernel) => Some(room.enter(Demand {
+                memory_mib: hypervisor.memory_mib(kernel, Stage::of(first)),
+                alone: first.case.alone,
+            })),
+            _ => None,
+        };
         on(first, Moment::Started);
         let results = match &first.place {
             Place::Nowhere { requirement, .. } => {
@@ -106,6 +131,7 @@ pub fn perform(
             Place::On(kernel) => sit(hypervisor, left, kernel, report, on),
             Place::Across(_) => unreachable!("a case across kernels is compared, not performed"),
         };
+        drop(seat);
         let count = results.len();
         for (planned, result) in left.iter().zip(results) {
             let result = conclude(planned, report, &first.folder(), result);
@@ -176,12 +202,7 @@ fn sit(
     }
     let console = folder.join("console.log");
     let begun = Instant::now();
-    let stage = Stage::Bare {
-        topology: first.case.topology,
-        examples: first.case.group.runs_examples(),
-        cold: first.cold,
-    };
-    let (heard, ready) = match hypervisor.start(kernel, stage, &console) {
+    let (heard, ready) = match hypervisor.start(kernel, Stage::of(first), &console) {
         Err(why) => (vec![(Testimony::NoGuest(why), begun.elapsed())], None),
         Ok(guest) => {
             let after = begun.elapsed();

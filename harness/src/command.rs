@@ -24,6 +24,7 @@ use crate::plan::{self, Request, Rounds};
 use crate::render::{self, Output};
 use crate::report::{self, Report, summary};
 use crate::repro::Recipe;
+use crate::room::Room;
 use crate::run::Run;
 use crate::tree::Tree;
 use crate::{doctor, seed};
@@ -110,7 +111,7 @@ enum KernelCommand {
 /// How VMs are run, whatever for.
 #[derive(Debug, Args)]
 struct Manner {
-    /// VMs at once
+    /// VMs at once, at most: fewer run where memory is short, or a case asks to run alone
     #[arg(long, value_name = "N", default_value_t = default_jobs())]
     jobs: NonZeroUsize,
     /// Seed of everything random [default: a random one, printed]
@@ -315,7 +316,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     let outcome = Run {
         plan,
         seed,
-        jobs: arguments.manner.jobs.get(),
+        room: Room::here(arguments.manner.jobs.get()),
         report,
         root: tree.root().to_owned(),
     }

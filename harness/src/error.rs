@@ -99,6 +99,16 @@ pub enum Error {
         /// What is missing.
         missing: Vec<Package>,
     },
+    /// Not one VM fits into memory.
+    #[error(
+        "cannot start a VM: it takes {needed_mib} MiB of memory and {free_mib} MiB are free here; end something, or raise the limit of the control group"
+    )]
+    NoMemory {
+        /// What it takes, in MiB.
+        needed_mib: u32,
+        /// What there is, in MiB.
+        free_mib: u64,
+    },
     /// A program for the guest cannot be built.
     #[error("cannot build a program for the guest: {why}; to see all of it: {command}")]
     GuestProgram {
@@ -147,6 +157,7 @@ impl Error {
             Self::MissingPackages { .. }
             | Self::GuestProgram { .. }
             | Self::OtherKernel { .. }
+            | Self::NoMemory { .. }
             | Self::Output(_) => 3,
             Self::Vm(error) => match error.class() {
                 Class::Usage => 2,

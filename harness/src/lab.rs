@@ -186,11 +186,7 @@ impl Lab {
             accelerator: &self.accelerator,
             topology,
             cpus: CPUS,
-            memory_mib: if kernel.debug {
-                DEBUG_MEMORY_MIB
-            } else {
-                MEMORY_MIB
-            },
+            memory_mib: bare_memory_mib(kernel),
             console,
             captures: console.parent(),
         };
@@ -212,6 +208,15 @@ impl Lab {
             environment: &[(compat::DIRECTORY, &self.selftests[&kernel.name])],
             console,
         })
+    }
+}
+
+/// Memory of a VM with nothing in it but the guest binary, in MiB.
+fn bare_memory_mib(kernel: &Built) -> u32 {
+    if kernel.debug {
+        DEBUG_MEMORY_MIB
+    } else {
+        MEMORY_MIB
     }
 }
 
@@ -385,6 +390,13 @@ impl Hypervisor for Lab {
             links: topology.links(),
             jobs: 0,
         }))
+    }
+
+    fn memory_mib(&self, kernel: &str, stage: Stage) -> u32 {
+        match stage {
+            Stage::Host => HOST_MEMORY_MIB,
+            Stage::Bare { .. } => bare_memory_mib(&self.kernels[kernel].kernel),
+        }
     }
 
     fn patience(&self, kernel: &str) -> u32 {

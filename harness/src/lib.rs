@@ -38,6 +38,8 @@ pub mod lint;
 #[cfg(feature = "host")]
 pub mod listing;
 #[cfg(feature = "host")]
+mod memory;
+#[cfg(feature = "host")]
 pub mod mutant;
 #[cfg(feature = "host")]
 pub mod mutants;
@@ -59,6 +61,8 @@ pub mod report;
 pub mod repro;
 #[cfg(feature = "host")]
 pub mod results;
+#[cfg(feature = "host")]
+pub mod room;
 #[cfg(feature = "host")]
 pub mod run;
 #[cfg(feature = "host")]

@@ -21,6 +21,7 @@ use crate::plan::{Rounds, plan_of};
 use crate::render::{self, Output, Renderer, seconds};
 use crate::report::Report;
 use crate::results::{CaseResult, Results};
+use crate::room::Room;
 use crate::run::Run;
 use crate::tree::Tree;
 use crate::verdict::Verdict;
@@ -189,7 +190,7 @@ impl Court {
         let run = Run {
             plan,
             seed: self.seed,
-            jobs: self.jobs.get(),
+            room: Room::here(self.jobs.get()),
             report: Report::open(&self.report.join(folder))?,
             root: self.tree.root().to_owned(),
         };

@@ -6,7 +6,7 @@
 //! process ends every VM and every compiler.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 
-use crate::case_run::{Hypervisor, Moment, milliseconds, perform, without_verdict};
+use crate::case_run::{Hypervisor, Moment, Stage, milliseconds, perform, without_verdict};
 use crate::compat;
 use crate::error::Error;
 use crate::event::Event;
@@ -25,6 +25,7 @@ use crate::render::Renderer;
 use crate::report::Report;
 use crate::repro::Recipe;
 use crate::results::{Accel, CaseResult, Kernel, Results, Totals};
+use crate::room::Room;
 use crate::verdict::Verdict;
 
 /// What is run, and how.
@@ -34,8 +35,8 @@ pub struct Run {
     pub plan: Vec<Planned>,
     /// The run's seed.
     pub seed: u64,
-    /// VMs at once.
-    pub jobs: usize,
+    /// The room for its VMs.
+    pub room: Room,
     /// Where the report goes.
     pub report: Report,
     /// The source tree, which scripts in the report refer to.
@@ -80,22 +81,8 @@ impl Run {
         kernels
     }
 
-    /// Says of each case that did not pass how to have that again.
-    fn write_recipes(&self, seen: &Seen) -> Result<(), Error> {
-        for (planned, result) in self.plan.iter().zip(&seen.cases) {
-            let verdict = result.as_ref().map(|result| result.verdict);
-            if matches!(verdict, Some(Verdict::Fail | Verdict::Infra))
-                && let Some(recipe) = Recipe::of(planned, &seen.kernels)
-            {
-                let folder = self.report.directory().join(planned.folder());
-                recipe.write(&folder, &self.root)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Runs it. The report is written in every case but one: if the preparation fails, there is nothing
-    /// to report.
+    /// Runs it. The report is written in every case but one: if the preparation fails, or there is no room
+    /// for a VM, there is nothing to report.
     pub fn carry_out(
         self,
         prepare: impl Prepare,
@@ -106,10 +93,17 @@ impl Run {
             Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
         );
         let kernels = self.kernels();
+        let Self {
+            plan,
+            seed,
+            room,
+            report,
+            root,
+        } = self;
         renderer.show(&Event::Planned {
-            cases: self.plan.len(),
+            cases: plan.len(),
             kernels: kernels.clone(),
-            seed: self.seed,
+            seed,
         });
 
         let (tell, told) = mpsc::channel();
@@ -119,9 +113,9 @@ impl Run {
         })
         .map_err(Error::Output)?;
         let shared = Shared {
-            plan: self.plan.clone(),
-            directory: self.report.directory().to_owned(),
-            jobs: self.jobs,
+            plan: plan.clone(),
+            directory: report.directory().to_owned(),
+            room,
         };
         thread::spawn(move || {
             let result = direct(&shared, &kernels, prepare, &tell);
@@ -129,7 +123,7 @@ impl Run {
         });
 
         let mut seen = Seen {
-            cases: vec![None; self.plan.len()],
+            cases: vec![None; plan.len()],
             kernels: Vec::new(),
             accel: None,
             signal: None,
@@ -139,9 +133,8 @@ impl Run {
             return Err(error);
         }
         let finished = seen.cases.iter().flatten().count();
-        self.write_recipes(&seen)?;
-        let cases = self
-            .plan
+        write_recipes(&plan, &seen, &report, &root)?;
+        let cases = plan
             .iter()
             .zip(seen.cases)
             .map(|(planned, result)| result.unwrap_or_else(|| unfinished(planned)));
@@ -155,11 +148,11 @@ impl Run {
             totals: Totals::of(&cases),
             cases,
         };
-        self.report.write(&results)?;
-        let report = self.report.directory().to_owned();
+        report.write(&results)?;
+        let directory = report.directory().to_owned();
         renderer.show(&Event::Reported {
             results: results.clone(),
-            directory: report.clone(),
+            directory: directory.clone(),
         });
         match seen.signal {
             None => Ok(results),
@@ -168,7 +161,7 @@ impl Run {
                 number,
                 finished,
                 planned: results.cases.len(),
-                report,
+                report: directory,
             }),
         }
     }
@@ -212,10 +205,24 @@ impl Seen {
     }
 }
 
+/// Says of each case that did not pass how to have that again.
+fn write_recipes(plan: &[Planned], seen: &Seen, report: &Report, root: &Path) -> Result<(), Error> {
+    for (planned, result) in plan.iter().zip(&seen.cases) {
+        let verdict = result.as_ref().map(|result| result.verdict);
+        if matches!(verdict, Some(Verdict::Fail | Verdict::Infra))
+            && let Some(recipe) = Recipe::of(planned, &seen.kernels)
+        {
+            let folder = report.directory().join(planned.folder());
+            recipe.write(&folder, root)?;
+        }
+    }
+    Ok(())
+}
+
 struct Shared {
     plan: Vec<Planned>,
     directory: PathBuf,
-    jobs: usize,
+    room: Room,
 }
 
 /// Rounds of a case that share a VM at most.
@@ -266,7 +273,7 @@ fn tasks(plan: &[Planned]) -> VecDeque<Task<'_>> {
     tasks
 }
 
-/// Prepares, then lets `jobs` workers take tasks in the plan's order.
+/// Prepares, then lets workers take tasks in the plan's order.
 fn direct(
     shared: &Shared,
     kernels: &[String],
@@ -279,9 +286,17 @@ fn direct(
     } else {
         Arc::from(prepare(kernels, &mut on)?)
     };
+    for planned in &shared.plan {
+        let (kernel, stage) = match &planned.place {
+            Place::On(kernel) => (kernel, Stage::of(planned)),
+            Place::Across(trio) => (&trio.ringed, Stage::Host),
+            Place::Nowhere { .. } => continue,
+        };
+        shared.room.admits(hypervisor.memory_mib(kernel, stage))?;
+    }
     let waiting = Mutex::new(tasks(&shared.plan));
     thread::scope(|scope| {
-        for _ in 0..shared.jobs.min(shared.plan.len()) {
+        for _ in 0..shared.room.vms().min(shared.plan.len()) {
             scope.spawn(|| {
                 loop {
                     // In a statement of its own: the lock must not be held while the case runs.
@@ -295,9 +310,9 @@ fn direct(
                         }
                         Some(Task::Comparison(cases)) => compat::compare(
                             hypervisor.as_ref(),
+                            &shared.room,
                             &cases,
                             &shared.directory,
-                            shared.jobs,
                             &|event| drop(tell.send(Message::Event(event))),
                         ),
                         None => break,
@@ -314,6 +329,7 @@ fn work(hypervisor: &dyn Hypervisor, rounds: &[&Planned], shared: &Shared, tell:
     let on = |event| drop(tell.send(Message::Event(event)));
     perform(
         hypervisor,
+        &shared.room,
         rounds,
         &shared.directory,
         &mut |planned, moment| {
@@ -346,10 +362,14 @@ impl Hypervisor for NotNeeded {
     fn start(
         &self,
         kernel: &str,
-        _: crate::case_run::Stage,
-        _: &std::path::Path,
+        _: Stage,
+        _: &Path,
     ) -> Result<Box<dyn crate::case_run::Guest>, String> {
         Err(format!("nothing was prepared for kernel {kernel}"))
+    }
+
+    fn memory_mib(&self, _: &str, _: Stage) -> u32 {
+        0
     }
 
     fn patience(&self, _: &str) -> u32 {

@@ -15,6 +15,7 @@ use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
 use nlring_harness::results::{CaseResult, Results};
+use nlring_harness::room::Room;
 use nlring_harness::run::Run;
 use nlring_harness::verdict::Verdict;
 
@@ -45,6 +46,11 @@ impl Hypervisor for Puppets {
             jobs: 0,
             console: console.to_owned(),
         }))
+    }
+
+    fn memory_mib(&self, _: &str, stage: Stage) -> u32 {
+        assert_eq!(stage, Stage::Host);
+        1024
     }
 
     fn patience(&self, _: &str) -> u32 {
@@ -195,7 +201,7 @@ fn run(cases: &'static [Case], report: &Path) -> (Results, Recorder) {
     let run = Run {
         plan: plan(cases, &matrix, &request).unwrap(),
         seed: 9,
-        jobs: 2,
+        room: Room::of(2, 4096),
         report: Report::open(report).unwrap(),
         root: Path::new("/tree").to_owned(),
     };

@@ -18,6 +18,7 @@ use nlring_harness::render::Renderer;
 use nlring_harness::report::Report;
 use nlring_harness::repro::Recipe;
 use nlring_harness::results::{self, Results};
+use nlring_harness::room::Room;
 use nlring_harness::run::Run;
 use nlring_harness::unknown_case;
 use nlring_harness::verdict::Verdict;
@@ -52,6 +53,10 @@ impl Hypervisor for Puppets {
             name: String::new(),
             jobs: 0,
         }))
+    }
+
+    fn memory_mib(&self, _: &str, _: Stage) -> u32 {
+        256
     }
 
     fn patience(&self, _: &str) -> u32 {
@@ -225,7 +230,7 @@ fn run(request: &Request<'_>, jobs: usize, report: &Path) -> (Results, Recorder)
     let run = Run {
         plan,
         seed: request.rounds.seed,
-        jobs,
+        room: Room::of(jobs, 4096),
         report: Report::open(report).unwrap(),
         root: Path::new("/tree").to_owned(),
     };
@@ -349,7 +354,7 @@ fn a_plan_of_skips_prepares_nothing() {
     let run = Run {
         plan,
         seed: 9,
-        jobs: 1,
+        room: Room::of(1, 4096),
         report: Report::open(directory.path()).unwrap(),
         root: Path::new("/tree").to_owned(),
     };
@@ -408,7 +413,7 @@ fn rounds(name: &str) -> (Vec<Verdict>, Vec<String>) {
     let run = Run {
         plan: plan(&REPEATED, &matrix(), &asked).unwrap(),
         seed: 9,
-        jobs: 2,
+        room: Room::of(2, 4096),
         report: Report::open(directory.path()).unwrap(),
         root: Path::new("/tree").to_owned(),
     };
@@ -508,7 +513,7 @@ fn what_cannot_be_prepared_is_an_error_and_leaves_no_report() {
     let run = Run {
         plan,
         seed: 9,
-        jobs: 1,
+        room: Room::of(1, 4096),
         report: Report::open(directory.path()).unwrap(),
         root: Path::new("/tree").to_owned(),
     };

@@ -16,6 +16,7 @@ use nlring_harness::plan::{self, Planned, Request, Rounds};
 use nlring_harness::render::{Lines, Renderer};
 use nlring_harness::report::Report;
 use nlring_harness::results::CaseResult;
+use nlring_harness::room::Room;
 use nlring_harness::tree::Tree;
 use nlring_harness::verdict::Verdict;
 
@@ -28,6 +29,9 @@ struct Ground {
 
 type Shared =
     Arc<LazyLock<Result<Ground, Error>, Box<dyn FnOnce() -> Result<Ground, Error> + Send>>>;
+
+/// What keeps VMs from taking more memory than there is; their number is that of the test threads.
+static ROOM: LazyLock<Room> = LazyLock::new(|| Room::here(usize::MAX));
 
 fn main() {
     let arguments = Arguments::from_args();
@@ -100,7 +104,7 @@ fn run(ground: Option<&Shared>, planned: &Planned) -> Result<(), Failed> {
     let ground = LazyLock::force(ground).as_ref();
     let Ground { lab, report } = ground.map_err(|error| format!("infra: {error}"))?;
     let mut judged = None;
-    perform(lab, &[planned], report, &mut |_, moment| {
+    perform(lab, &ROOM, &[planned], report, &mut |_, moment| {
         if let Moment::Judged(result, _) = moment {
             judged = Some(result);
         }

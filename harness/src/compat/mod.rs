@@ -15,23 +15,24 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use crate::case_run::{Hypervisor, conclude, fresh_folder, without_verdict};
+use crate::case_run::{Hypervisor, Stage, conclude, fresh_folder, without_verdict};
 use crate::event::Event;
 use crate::place::{Place, Trio};
 use crate::plan::Planned;
 use crate::results::CaseResult;
+use crate::room::{Demand, Room};
 use session::Session;
 
 /// Sessions on each kernel: what differs between them on one kernel is no fault of another.
 pub const ROUNDS: usize = 3;
 
-/// Compares `cases`, which are all across the same kernels in the same repetition, with `jobs` VMs at
-/// once; each case's result is told as [`Event::Judged`].
+/// Compares `cases`, which are all across the same kernels in the same repetition, with as many VMs at
+/// once as there is `room` for; each case's result is told as [`Event::Judged`].
 pub fn compare(
     hypervisor: &dyn Hypervisor,
+    room: &Room,
     cases: &[&Planned],
     report: &Path,
-    jobs: usize,
     on: &(dyn Fn(Event) + Sync),
 ) {
     let Some(Place::Across(trio)) = cases.first().map(|planned| &planned.place) else {
@@ -50,7 +51,7 @@ pub fn compare(
             )
         })
     });
-    let outcome = folders.map(|()| hold_sessions(hypervisor, cases, trio, report, jobs, on));
+    let outcome = folders.map(|()| hold_sessions(hypervisor, room, cases, trio, report, on));
     for (position, planned) in cases.iter().enumerate() {
         let result = match &outcome {
             Ok(sessions) => judgement::of(planned, trio, sessions, position),
@@ -71,10 +72,10 @@ pub fn compare(
 /// All sessions, by kernel in the order of [`Trio::kernels`], then by round.
 fn hold_sessions(
     hypervisor: &dyn Hypervisor,
+    room: &Room,
     cases: &[&Planned],
     trio: &Trio,
     report: &Path,
-    jobs: usize,
     on: &(dyn Fn(Event) + Sync),
 ) -> [Vec<Session>; 3] {
     // Round by round, so that what changes on this machine in the course of it changes for all kernels.
@@ -82,13 +83,18 @@ fn hold_sessions(
     let waiting: Mutex<VecDeque<(usize, usize)>> = Mutex::new(rounds.collect());
     let held = Mutex::new([Vec::new(), Vec::new(), Vec::new()]);
     thread::scope(|scope| {
-        for _ in 0..jobs {
+        for _ in 0..room.vms().min(3 * ROUNDS) {
             scope.spawn(|| {
                 loop {
                     let next = waiting.lock().expect("nobody panics with it").pop_front();
                     let Some((kernel, round)) = next else { break };
-                    let session =
-                        session::hold(hypervisor, trio.kernels()[kernel], round, cases, report, on);
+                    let name = trio.kernels()[kernel];
+                    let seat = room.enter(Demand {
+                        memory_mib: hypervisor.memory_mib(name, Stage::Host),
+                        alone: cases.iter().any(|planned| planned.case.alone),
+                    });
+                    let session = session::hold(hypervisor, name, round, cases, report, on);
+                    drop(seat);
                     held.lock().expect("nobody panics with it")[kernel].push(session);
                 }
             });
