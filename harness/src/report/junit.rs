@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `JUnit` XML: a suite per group; `infra` is an `error`, not a `failure`.
+//! `JUnit` XML: a suite per group; `infra` is an `error`, not a `failure`. It keeps to the schema of Jenkins, which
+//! other readers take too.
 
 use std::time::Duration;
 
@@ -11,12 +12,8 @@ use crate::verdict::Verdict;
 
 /// The whole document.
 pub fn render(results: &Results) -> String {
-    let started = DateTime::parse_from_rfc3339(&results.started).ok();
     let mut report = Report::new("nlring");
     report.set_time(Duration::from_millis(results.duration_ms));
-    if let Some(started) = started {
-        report.set_timestamp(started);
-    }
     let mut suites: Vec<(&str, TestSuite)> = Vec::new();
     for case in &results.cases {
         let position = suites
@@ -30,14 +27,33 @@ pub fn render(results: &Results) -> String {
     }
     report.add_test_suites(suites.into_iter().map(|(_, suite)| suite));
     let mut text = report.to_string().expect("text in memory");
+    leave_out_skipped_at_the_top(&mut text);
+    // Of the characters that XML cannot hold at all, the crate leaves out the others.
+    text.retain(|character| !matches!(character, '\u{fffe}' | '\u{ffff}'));
     if !text.ends_with('\n') {
         text.push('\n');
     }
     text
 }
 
+/// The crate counts at the top, too, what was skipped; the schema knows no such attribute there.
+fn leave_out_skipped_at_the_top(text: &mut String) {
+    const ATTRIBUTE: &str = " skipped=\"";
+    let tag = text.find("<testsuites").unwrap_or_default();
+    let end = text[tag..].find('>').map_or(text.len(), |end| tag + end);
+    if let Some(begin) = text[tag..end].find(ATTRIBUTE).map(|begin| tag + begin) {
+        let value = begin + ATTRIBUTE.len();
+        if let Some(length) = text[value..end].find('"') {
+            text.replace_range(begin..=value + length, "");
+        }
+    }
+}
+
 fn suite(group: &str, results: &Results) -> TestSuite {
     let mut suite = TestSuite::new(group);
+    if let Ok(started) = DateTime::parse_from_rfc3339(&results.started) {
+        suite.set_timestamp(started);
+    }
     if let Some(accel) = &results.accel {
         suite.add_property(Property::new("accel", &accel.name));
         suite.add_property(Property::new("accel.reason", &accel.reason));
@@ -61,10 +77,6 @@ fn test_case(case: &CaseResult) -> TestCase {
     let mut test = TestCase::new(&case.name, status);
     test.set_classname(&case.group);
     test.set_time(Duration::from_millis(case.duration_ms));
-    test.add_property(Property::new("seed", case.seed.to_string()));
-    if let Some(kernel) = &case.kernel {
-        test.add_property(Property::new("kernel", kernel));
-    }
     if case.verdict != Verdict::Pass {
         test.status.set_message(&case.detail);
     }
@@ -72,9 +84,11 @@ fn test_case(case: &CaseResult) -> TestCase {
         test.status.set_type(case.verdict.word());
         test.status.set_description(case.evidence.join("\n"));
     }
-    if !case.evidence.is_empty() {
-        test.set_system_out(case.evidence.join("\n"));
-    }
+    // A case has no properties of its own in the schema.
+    let kernel = case.kernel.as_deref().unwrap_or("none");
+    let mut told = vec![format!("kernel {kernel}, seed {}", case.seed)];
+    told.extend(case.evidence.iter().cloned());
+    test.set_system_out(told.join("\n"));
     test
 }
 

@@ -145,15 +145,19 @@ impl Recipe {
 }
 
 /// A base without the series.
-pub(crate) struct Pristine {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pristine {
     /// The unpacked source; nobody changes it.
-    pub(crate) tree: PathBuf,
+    pub tree: PathBuf,
     /// What identifies its content.
-    pub(crate) id: String,
+    pub id: String,
 }
 
 /// The base of `entry`, unpacked now if it is not there.
-pub(crate) fn pristine(
+///
+/// # Errors
+/// It cannot be had, or not be unpacked.
+pub fn pristine(
     cache: &Cache,
     entry: &Entry,
     on: &mut dyn FnMut(Event),
