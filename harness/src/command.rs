@@ -13,10 +13,12 @@ use nlring_vm::matrix::{Matrix, WITH_MUTANT};
 
 use crate::coverage;
 use crate::error::Error;
+use crate::event::Event;
 use crate::interrupt;
 use crate::lab::{self, Lab};
 use crate::lint;
 use crate::listing::{self, ListedKernel};
+use crate::merge;
 use crate::mutant;
 use crate::mutants::Court;
 use crate::partition::Partition;
@@ -76,6 +78,10 @@ enum Command {
     /// for each fault of kernel-config/mutants
     #[command(after_help = STATUSES)]
     Mutants(MutantsArguments),
+    /// Make one report of several: of a run split over machines by --partition, or of sittings with
+    /// --repeat. Counts are added up; a kernel of one name must be the same in all of them
+    #[command(after_help = STATUSES)]
+    Merge(MergeArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -170,6 +176,19 @@ struct ReproArguments {
 }
 
 #[derive(Debug, Args)]
+struct MergeArguments {
+    /// A report's directory, or its results.json
+    #[arg(value_name = "REPORT", required = true)]
+    reports: Vec<PathBuf>,
+    /// Write the merged report to this directory [default: target/nlring-report/merged in the source tree]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Print the content of results.json on standard output, and everything else on standard error
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
 struct MutantsArguments {
     /// Judge only the mutants of these names; none: all
     #[arg(value_name = "NAME")]
@@ -238,6 +257,7 @@ impl Cli {
             Command::Run(arguments) => run(&tree, arguments),
             Command::Repro(arguments) => repro(&tree, arguments),
             Command::Mutants(arguments) => mutants(&tree, arguments),
+            Command::Merge(arguments) => merge_reports(&tree, arguments),
         }
     }
 }
@@ -323,7 +343,7 @@ fn run(tree: &Tree, arguments: RunArguments) -> Result<u8, Error> {
     .carry_out(prepare, renderer.as_mut());
     drop(renderer);
     let results = outcome?;
-    summary::append(&results, env::var_os(summary::VARIABLE).as_deref())?;
+    summarise(&summary::of_run(&results))?;
     if arguments.json {
         print(&report::json(&results))?;
     }
@@ -393,12 +413,45 @@ fn mutants(tree: &Tree, arguments: MutantsArguments) -> Result<u8, Error> {
         }
     };
     let judgement = court.judge(&chosen, &mut say)?;
+    summarise(&summary::of_mutants(&judgement))?;
     if arguments.json {
         print(&report::json(&judgement))?;
     } else {
         print(&format!("{}\n", judgement.totals))?;
     }
     Ok(judgement.exit_status())
+}
+
+fn merge_reports(tree: &Tree, arguments: MergeArguments) -> Result<u8, Error> {
+    let directory = arguments.report;
+    let report = Report::open(&directory.unwrap_or_else(|| tree.default_report().join("merged")))?;
+    let results = merge::merge(&arguments.reports, &report)?;
+    let mut renderer = render::choose(Output::of(arguments.json));
+    for (index, case) in results.cases.iter().enumerate() {
+        if case.is_trouble() {
+            renderer.show(&Event::Judged {
+                index,
+                result: case.clone(),
+                rounds: 1,
+                again: case.again().unwrap_or("not told").to_owned(),
+            });
+        }
+    }
+    renderer.show(&Event::Reported {
+        results: results.clone(),
+        directory: report.directory().to_owned(),
+    });
+    drop(renderer);
+    summarise(&summary::of_run(&results))?;
+    if arguments.json {
+        print(&report::json(&results))?;
+    }
+    Ok(results.totals.exit_status())
+}
+
+/// Tells GitHub, where that asks.
+fn summarise(summary: &str) -> Result<(), Error> {
+    summary::append(summary, env::var_os(summary::VARIABLE).as_deref())
 }
 
 /// Prints; a reader that went away (`| head`) has had enough, which is no error.

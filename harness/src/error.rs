@@ -91,6 +91,14 @@ pub enum Error {
         /// What it is.
         now: String,
     },
+    /// A report that cannot become part of another.
+    #[error("cannot merge {}: {reason}", path.display())]
+    Unmergeable {
+        /// The report's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Packages are missing.
     #[error("cannot {what} without {}; run: {}", missing.iter().map(|package| package.name).collect::<Vec<_>>().join(", "), packages::install_command(missing))]
     MissingPackages {
@@ -149,7 +157,8 @@ impl Error {
             | Self::NoTree(_)
             | Self::Mutant { .. }
             | Self::Report { .. }
-            | Self::Recipe { .. } => 2,
+            | Self::Recipe { .. }
+            | Self::Unmergeable { .. } => 2,
             Self::UnknownCase { .. }
             | Self::UnknownMutant { .. }
             | Self::NoMutant

@@ -40,6 +40,8 @@ pub mod listing;
 #[cfg(feature = "host")]
 mod memory;
 #[cfg(feature = "host")]
+pub mod merge;
+#[cfg(feature = "host")]
 pub mod mutant;
 #[cfg(feature = "host")]
 pub mod mutants;
@@ -53,6 +55,8 @@ pub mod partition;
 pub mod place;
 #[cfg(feature = "host")]
 pub mod plan;
+#[cfg(feature = "host")]
+pub mod rate;
 #[cfg(feature = "host")]
 pub mod render;
 #[cfg(feature = "host")]

@@ -42,6 +42,19 @@ pub struct Judged {
     unjudged: bool,
 }
 
+#[cfg(test)]
+impl Judged {
+    pub(crate) fn example(name: &str, killed: bool, detail: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            killed,
+            by: Vec::new(),
+            detail: detail.to_owned(),
+            unjudged: false,
+        }
+    }
+}
+
 /// What came of all of them, in the form of `--json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Judgement {

@@ -92,31 +92,16 @@ impl Recipe {
 
     /// Whether `kernel` is the one that it was run on.
     pub fn admits(&self, kernel: &Kernel) -> Result<(), Error> {
-        let was = &self.kernel;
-        let differs = [
-            ("source", &was.release, &kernel.release),
-            ("series", &was.series_sha256, &kernel.series_sha256),
-            ("configuration", &was.config_sha256, &kernel.config_sha256),
-            ("compiler", &was.compiler, &kernel.compiler),
-        ]
-        .into_iter()
-        .find(|(_, then, now)| then != now);
-        match differs {
+        match self.kernel.difference(kernel) {
             None => Ok(()),
             Some((what, then, now)) => Err(Error::OtherKernel {
-                kernel: was.name.clone(),
+                kernel: self.kernel.name.clone(),
                 what,
-                then: short(then),
-                now: short(now),
+                then,
+                now,
             }),
         }
     }
-}
-
-/// As much of a hash as people compare.
-fn short(text: &str) -> String {
-    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    text[..if is_hash { 12 } else { text.len() }].to_owned()
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The result model: everything that a report says, in the fields of `results.json`.
 
+use std::path::{Component, Path};
+
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Verdict;
@@ -50,6 +52,28 @@ pub struct Kernel {
     pub compiler: String,
 }
 
+impl Kernel {
+    /// In what `other` is not the same kernel, if in anything: what that is, and how it is here and there.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let differs = [
+            ("source", &self.release, &other.release),
+            ("series", &self.series_sha256, &other.series_sha256),
+            ("configuration", &self.config_sha256, &other.config_sha256),
+            ("compiler", &self.compiler, &other.compiler),
+        ]
+        .into_iter()
+        .find(|(_, here, there)| here != there);
+        differs.map(|(what, here, there)| (what, short(here), short(there)))
+    }
+}
+
+/// As much of a hash as people compare.
+fn short(text: &str) -> String {
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text[..if is_hash { 12 } else { text.len() }].to_owned()
+}
+
 /// A case's result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CaseResult {
@@ -73,6 +97,41 @@ pub struct CaseResult {
     pub evidence: Vec<String>,
 }
 
+impl CaseResult {
+    /// Whether somebody has to look at it.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        matches!(self.verdict, Verdict::Fail | Verdict::Infra)
+    }
+
+    /// The command that runs it again, where it is told.
+    #[must_use]
+    pub fn again(&self) -> Option<&str> {
+        let mut lines = self.evidence.iter();
+        lines.find_map(|line| line.strip_prefix("again: "))
+    }
+
+    /// The run's seed that runs it again, which is not the one that the case was given.
+    #[must_use]
+    pub fn seed_of_run(&self) -> Option<&str> {
+        Some(self.again()?.rsplit_once("--seed ")?.1)
+    }
+
+    /// The files that are evidence: what each is, and its path below the report's directory.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.evidence.iter().filter_map(|line| {
+            let (kind, path) = line.split_once(": ")?;
+            let kind = ["console", "capture"]
+                .into_iter()
+                .find(|known| *known == kind)?;
+            let is_below = Path::new(path)
+                .components()
+                .all(|part| matches!(part, Component::Normal(_)));
+            is_below.then_some((kind, path))
+        })
+    }
+}
+
 /// Counts by verdict.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
@@ -89,7 +148,7 @@ pub struct Totals {
 impl Totals {
     /// Counts `cases`.
     #[must_use]
-    pub fn of(cases: &[CaseResult]) -> Self {
+    pub fn of<'a>(cases: impl IntoIterator<Item = &'a CaseResult>) -> Self {
         let mut totals = Self::default();
         for case in cases {
             match case.verdict {

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The table at the end, and the rates of a repeated run.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
 use super::lines::seconds;
-use crate::results::{CaseResult, Results, Totals};
+use crate::rate::{self, Rate};
+use crate::results::Results;
 use crate::verdict::Verdict;
 
 /// Columns below which a cell would be broken into letters.
@@ -15,29 +15,12 @@ const NARROWEST: u16 = 72;
 
 /// A line for each case that was run more than once: how often it passed.
 pub fn rates(results: &Results) -> Vec<String> {
-    let by_case = grouped(results);
-    let repeated = by_case.iter().filter(|runs| runs.len() > 1);
+    let repeated = rate::all(results).into_iter().filter(Rate::is_repeated);
     repeated
-        .map(|runs| {
-            let cases: Vec<CaseResult> = runs.iter().map(|run| (*run).clone()).collect();
-            let Totals {
-                pass,
-                fail,
-                skip,
-                infra,
-            } = Totals::of(&cases);
-            let mut line = format!(
-                "{} on {}: {pass} of {} passed",
-                runs[0].name,
-                runs[0].kernel.as_deref().unwrap_or("-"),
-                runs.len()
-            );
-            for (count, word) in [(fail, "failed"), (skip, "skipped"), (infra, "infra")] {
-                if count > 0 {
-                    write!(line, ", {count} {word}").expect("a string takes everything");
-                }
-            }
-            line
+        .map(|rate| {
+            let first = rate.first();
+            let kernel = first.kernel.as_deref().unwrap_or("-");
+            format!("{} on {kernel}: {}", first.name, rate.sentence())
         })
         .collect()
 }
@@ -53,21 +36,12 @@ pub fn table(results: &Results) -> String {
         table.set_content_arrangement(ContentArrangement::Disabled);
     }
     table.set_header(["group", "case", "kernel", "verdict", "start", "time"]);
-    for runs in grouped(results) {
-        let (first, count) = (runs[0], runs.len());
-        let gravest = runs
-            .iter()
-            .map(|run| run.verdict)
-            .max_by_key(|verdict| gravity(*verdict))
-            .expect("a run at least");
-        let passed = runs
-            .iter()
-            .filter(|run| run.verdict == Verdict::Pass)
-            .count();
-        let word = if count == 1 {
-            gravest.word().to_owned()
+    for rate in rate::all(results) {
+        let (first, runs, gravest) = (rate.first(), &rate.runs, rate.gravest());
+        let word = if rate.is_repeated() {
+            format!("{} {}/{}", gravest.word(), rate.totals().pass, runs.len())
         } else {
-            format!("{} {passed}/{count}", gravest.word())
+            gravest.word().to_owned()
         };
         let mean = |values: Vec<u64>| {
             let divisor = values.len() as u64;
@@ -88,27 +62,6 @@ pub fn table(results: &Results) -> String {
         ]);
     }
     table.to_string()
-}
-
-/// The runs of each case, in the order of the plan.
-fn grouped(results: &Results) -> Vec<Vec<&CaseResult>> {
-    let mut groups: Vec<Vec<&CaseResult>> = Vec::new();
-    for case in &results.cases {
-        match groups.iter_mut().find(|group| group[0].name == case.name) {
-            Some(group) => group.push(case),
-            None => groups.push(vec![case]),
-        }
-    }
-    groups
-}
-
-fn gravity(verdict: Verdict) -> u8 {
-    match verdict {
-        Verdict::Skip => 0,
-        Verdict::Pass => 1,
-        Verdict::Infra => 2,
-        Verdict::Fail => 3,
-    }
 }
 
 fn colour(verdict: Verdict) -> Color {

@@ -7,9 +7,9 @@ use askama::Template;
 use nlring_channel::LOG_MARK;
 
 use super::chart;
+use crate::rate::{self, Rate};
 use crate::results::{CaseResult, Results};
 use crate::splat::Scan;
-use crate::verdict::Verdict;
 
 /// Of a console, what is shown at most besides splats and what is around them, in lines.
 const SHOWN: usize = 200;
@@ -40,6 +40,15 @@ struct Row<'a> {
     console: Vec<Line>,
 }
 
+#[derive(Template)]
+#[template(path = "rate.html")]
+struct RateRow<'a> {
+    rate: &'a Rate<'a>,
+    verdict: &'static str,
+    pass: usize,
+    sentence: String,
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     text: String,
@@ -48,17 +57,22 @@ struct Line {
 
 /// The whole page; consoles are read from below `directory`.
 pub fn render(results: &Results, directory: &Path) -> String {
-    let troubled = results.cases.iter().filter(|case| is_trouble(case));
+    let troubled = results.cases.iter().filter(|case| case.is_trouble());
     let mut groups: Vec<Group<'_>> = Vec::new();
-    for case in &results.cases {
-        if groups.last().is_none_or(|group| group.name != case.group) {
-            groups.push(Group {
+    for rate in rate::all(results) {
+        let case = rate.first();
+        let row = if rate.is_repeated() {
+            rate_row(&rate)
+        } else {
+            row(case, false, Vec::new())
+        };
+        match groups.iter_mut().find(|group| group.name == case.group) {
+            Some(group) => group.cases.push(row),
+            None => groups.push(Group {
                 name: &case.group,
-                cases: Vec::new(),
-            });
+                cases: vec![row],
+            }),
         }
-        let group = groups.last_mut().expect("there is one");
-        group.cases.push(row(case, false, Vec::new()));
     }
     let page = Page {
         headline: headline(results),
@@ -70,11 +84,6 @@ pub fn render(results: &Results, directory: &Path) -> String {
         groups,
     };
     page.render().expect("text in memory")
-}
-
-/// Whether somebody has to look at it.
-pub(super) fn is_trouble(case: &CaseResult) -> bool {
-    matches!(case.verdict, Verdict::Fail | Verdict::Infra)
 }
 
 /// How it went, in a few words.
@@ -101,6 +110,17 @@ fn row(case: &CaseResult, is_open: bool, console: Vec<Line>) -> String {
         is_open,
         evidence: evidence.collect(),
         console,
+    };
+    row.render().expect("text in memory")
+}
+
+/// A case that ran more than once: how often it passed, and each run in a line.
+fn rate_row(rate: &Rate<'_>) -> String {
+    let row = RateRow {
+        rate,
+        verdict: rate.gravest().word(),
+        pass: rate.totals().pass,
+        sentence: rate.sentence(),
     };
     row.render().expect("text in memory")
 }
@@ -173,6 +193,7 @@ pub(super) fn seconds(milliseconds: &u64) -> String {
 mod tests {
     use super::*;
     use crate::report::tests::example;
+    use crate::verdict::Verdict;
 
     #[test]
     fn what_did_not_pass_comes_first_and_text_stays_text() {
@@ -193,6 +214,27 @@ mod tests {
         place("<a href=\"x/console.log\">");
         for wrong in ["<oops>", "src=\"http", "href=\"http"] {
             assert!(!page.contains(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rounds_of_a_case_are_one_row_with_its_rate_and_their_seeds() {
+        let mut results = example();
+        let mut again = results.cases.clone();
+        again[1].verdict = Verdict::Pass;
+        for (case, seed) in again.iter_mut().zip(501..) {
+            case.seed = seed;
+        }
+        results.cases.extend(again);
+        let page = render(&results, Path::new("/nowhere"));
+        assert_eq!(page.matches("<h2>ordering</h2>").count(), 1, "{page}");
+        for part in [
+            "<span>frames_are_whole</span><span class=\"time\">1 of 2</span>",
+            "On 6.1: 1 of 2 passed, 1 failed.",
+            "<td>seed 77</td>",
+            "<td>seed 502</td>",
+        ] {
+            assert!(page.contains(part), "lacks {part}: {page}");
         }
     }
 

@@ -18,6 +18,9 @@ use tempfile::NamedTempFile;
 use crate::error::Error;
 use crate::results::{CaseResult, Results};
 
+/// The file in which programs read everything.
+pub const RESULTS: &str = "results.json";
+
 /// A report's directory, known to be writable.
 #[derive(Debug, Clone)]
 pub struct Report {
@@ -50,7 +53,7 @@ impl Report {
     /// Writes `results.json`, `junit.xml`, `results.ktap` and `index.html`.
     pub fn write(&self, results: &Results) -> Result<(), Error> {
         let files = [
-            ("results.json", json(results)),
+            (RESULTS, json(results)),
             ("junit.xml", junit::render(results)),
             ("results.ktap", ktap::render(results)),
             ("index.html", html::render(results, &self.directory)),
@@ -100,13 +103,13 @@ fn write_with(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::results::{Accel, Kernel, Totals};
     use crate::verdict::Verdict;
 
     /// One case of each verdict, with text that every format has to quote.
-    pub(super) fn example() -> Results {
+    pub(crate) fn example() -> Results {
         let case = |name: &str, verdict, start_ms, detail: &str| CaseResult {
             name: name.to_owned(),
             group: String::from(if name.starts_with("joining") {

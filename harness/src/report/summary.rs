@@ -8,8 +8,10 @@ use std::path::Path;
 
 use askama::Template;
 
-use super::html::{headline, is_trouble, seconds};
+use super::html::{headline, seconds};
 use crate::error::Error;
+use crate::mutants::Judgement;
+use crate::rate;
 use crate::results::{CaseResult, Results};
 
 /// Names the file that is to be appended to, where there is one.
@@ -25,26 +27,43 @@ struct Summary<'a> {
     results: &'a Results,
     troubled: &'a [&'a CaseResult],
     left_out: usize,
+    /// Of cases that ran more than once and did not always pass: how often they did.
+    unsteady: Vec<(String, String)>,
 }
 
-/// Appends the summary of `results` to this file, if it has a name.
-pub fn append(results: &Results, file: Option<&OsStr>) -> Result<(), Error> {
+#[derive(Template)]
+#[template(path = "mutants.md", escape = "none")]
+struct MutantsSummary<'a> {
+    judgement: &'a Judgement,
+}
+
+/// The summary of what came of mutants.
+#[must_use]
+pub fn of_mutants(judgement: &Judgement) -> String {
+    let summary = MutantsSummary { judgement };
+    summary.render().expect("text in memory")
+}
+
+/// Appends a summary to this file, if it has a name.
+pub fn append(summary: &str, file: Option<&OsStr>) -> Result<(), Error> {
     let Some(path) = file.filter(|name| !name.is_empty()).map(Path::new) else {
         return Ok(());
     };
     let file = OpenOptions::new().append(true).create(true).open(path);
-    file.and_then(|mut file| file.write_all(render(results).as_bytes()))
+    file.and_then(|mut file| file.write_all(summary.as_bytes()))
         .map_err(|source| Error::Report {
             path: path.to_owned(),
             source,
         })
 }
 
-fn render(results: &Results) -> String {
+/// The summary of a run.
+#[must_use]
+pub fn of_run(results: &Results) -> String {
     let troubled: Vec<&CaseResult> = results
         .cases
         .iter()
-        .filter(|case| is_trouble(case))
+        .filter(|case| case.is_trouble())
         .collect();
     let shown = troubled.len().min(ROWS);
     let summary = Summary {
@@ -52,6 +71,11 @@ fn render(results: &Results) -> String {
         results,
         troubled: &troubled[..shown],
         left_out: troubled.len() - shown,
+        unsteady: rate::all(results)
+            .iter()
+            .filter(|rate| rate.is_repeated() && rate.runs.iter().any(|run| run.is_trouble()))
+            .map(|rate| (cell(&rate.first().name), rate.sentence()))
+            .collect(),
     };
     summary.render().expect("text in memory")
 }
@@ -76,7 +100,9 @@ fn cell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mutants::{self, Judged};
     use crate::report::tests::example;
+    use crate::verdict::Verdict;
 
     #[test]
     fn what_did_not_pass_is_told_in_a_table_that_its_words_do_not_break() {
@@ -85,7 +111,7 @@ mod tests {
         std::fs::write(&file, "before\n").unwrap();
         let mut results = example();
         results.cases[1].detail = String::from("a|b <c> `d`");
-        append(&results, Some(file.as_os_str())).unwrap();
+        append(&of_run(&results), Some(file.as_os_str())).unwrap();
         let text = std::fs::read_to_string(&file).unwrap();
         assert!(text.starts_with("before\n### nlring: 2 of 4 cases did not pass\n"));
         assert!(
@@ -99,11 +125,44 @@ mod tests {
     fn many_rows_are_cut_and_no_file_is_no_error() {
         let mut results = example();
         results.cases = vec![results.cases[1].clone(); ROWS + 7];
-        let text = render(&results);
+        let text = of_run(&results);
         assert!(text.contains("\n7 more are in the report.\n"), "{text}");
         assert_eq!(text.matches("| fail |").count(), ROWS);
-        append(&results, None).unwrap();
-        append(&results, Some(OsStr::new(""))).unwrap();
-        assert!(append(&results, Some(OsStr::new("/nowhere/file"))).is_err());
+        append(&text, None).unwrap();
+        append(&text, Some(OsStr::new(""))).unwrap();
+        assert!(append(&text, Some(OsStr::new("/nowhere/file"))).is_err());
+    }
+
+    #[test]
+    fn a_case_that_passes_now_and_then_has_its_rate_told() {
+        let mut results = example();
+        let mut again = results.cases[1].clone();
+        again.verdict = Verdict::Pass;
+        results.cases.extend([again, results.cases[0].clone()]);
+        let text = of_run(&results);
+        let rates: Vec<&str> = text.lines().filter(|line| line.starts_with("- ")).collect();
+        assert_eq!(rates, ["- frames\\_are\\_whole: 1 of 2 passed, 1 failed"]);
+    }
+
+    #[test]
+    fn mutants_that_were_not_killed_are_told() {
+        let judgement = Judgement {
+            mutants: vec![
+                Judged::example("lost-lock", true, "a: failed"),
+                Judged::example("late-wake", false, "every case | passed"),
+            ],
+            totals: mutants::Totals {
+                killed: 1,
+                survived: 1,
+                unjudged: 0,
+            },
+        };
+        let text = of_mutants(&judgement);
+        assert!(text.starts_with("### nlring mutants: 1 killed, 1 survived, 0 unjudged\n"));
+        assert!(
+            text.contains("| late-wake | every case \\| passed |"),
+            "{text}"
+        );
+        assert!(!text.contains("lost-lock"), "{text}");
     }
 }
