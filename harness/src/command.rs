@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use nlring_vm::Cache;
 use nlring_vm::kernel;
-use nlring_vm::matrix::{Matrix, WITH_MUTANT};
+use nlring_vm::matrix::{Entry, Matrix, WITH_MUTANT};
 
 use crate::coverage;
 use crate::error::Error;
@@ -89,9 +89,15 @@ enum KernelCommand {
     /// List the kernels, and whether they are built
     #[command(after_help = STATUSES)]
     List {
+        /// Their names; none: all
+        kernels: Vec<String>,
         /// Print an array of `{name, base, fragments, ringed, cached}`
         #[arg(long)]
         json: bool,
+        /// Print the directory in which each is, or would be when built: a path of the cache, named by all
+        /// that the kernel is made of, for whoever keeps kernels elsewhere, as CI does
+        #[arg(long, conflicts_with = "json")]
+        paths: bool,
     },
     /// Build kernels; one that is built and whose source, patches, configuration and compiler have not
     /// changed since is not built again
@@ -245,7 +251,14 @@ impl Cli {
                 })?;
                 Ok(0)
             }
-            Command::Kernel(KernelCommand::List { json }) => list_kernels(&tree, json),
+            Command::Kernel(KernelCommand::List {
+                kernels,
+                paths: true,
+                ..
+            }) => list_paths(&tree, &kernels),
+            Command::Kernel(KernelCommand::List { kernels, json, .. }) => {
+                list_kernels(&tree, &kernels, json)
+            }
             Command::Kernel(KernelCommand::Build { kernels, mutant }) => {
                 build_kernels(&tree, kernels, mutant.as_deref())
             }
@@ -262,11 +275,19 @@ impl Cli {
     }
 }
 
-fn list_kernels(tree: &Tree, json: bool) -> Result<u8, Error> {
-    let cache = Cache::open()?;
+/// The kernels of these names; of none, all.
+fn entries(tree: &Tree, names: &[String]) -> Result<Vec<Entry>, Error> {
     let matrix = Matrix::load(tree.root())?;
-    let listed: Vec<ListedKernel> = matrix
-        .entries()
+    if names.is_empty() {
+        return Ok(matrix.entries().to_vec());
+    }
+    let found = names.iter().map(|name| matrix.find(name));
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+fn list_kernels(tree: &Tree, names: &[String], json: bool) -> Result<u8, Error> {
+    let cache = Cache::open()?;
+    let listed: Vec<ListedKernel> = entries(tree, names)?
         .iter()
         .map(|entry| {
             // Whatever keeps a kernel from being looked up keeps it from being built, and is told there.
@@ -279,6 +300,15 @@ fn list_kernels(tree: &Tree, json: bool) -> Result<u8, Error> {
     } else {
         listing::kernels_table(&listed) + "\n"
     })?;
+    Ok(0)
+}
+
+fn list_paths(tree: &Tree, names: &[String]) -> Result<u8, Error> {
+    let cache = Cache::open()?;
+    for entry in entries(tree, names)? {
+        let path = kernel::place(&cache, tree.root(), &entry)?;
+        print(&format!("{}\n", path.display()))?;
+    }
     Ok(0)
 }
 

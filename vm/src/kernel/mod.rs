@@ -182,6 +182,15 @@ pub fn cached(cache: &Cache, root: &Path, entry: &Entry) -> Result<Option<Built>
     find(cache, &Recipe::gather(cache, root, entry)?.key, entry)
 }
 
+/// The directory in the cache in which the kernel is, or would be if it was built now: named by all that
+/// it is made of, so that what is kept elsewhere under the same name is the same kernel.
+///
+/// # Errors
+/// As those of [`cached`].
+pub fn place(cache: &Cache, root: &Path, entry: &Entry) -> Result<PathBuf, VmError> {
+    store::place(cache, &Recipe::gather(cache, root, entry)?.key)
+}
+
 fn find(cache: &Cache, key: &str, entry: &Entry) -> Result<Option<Built>, VmError> {
     let found = store::load(cache, key)?;
     Ok(found.map(|built| Built {

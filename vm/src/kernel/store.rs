@@ -3,7 +3,7 @@
 //! bzImage where that is what is booted, and the series' own selftest where it has one.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,10 +33,15 @@ pub(super) struct Identity {
     pub(super) selftest_sha256: Option<String>,
 }
 
+/// Where the kernel of this key is, if it is there.
+pub(super) fn place(cache: &Cache, key: &str) -> Result<PathBuf, VmError> {
+    cache.place("kernels", key)
+}
+
 /// The kernel of this key, if it is there and what it says it is; if it is there and is not, it is
 /// thrown away.
 pub(super) fn load(cache: &Cache, key: &str) -> Result<Option<Built>, VmError> {
-    let place = cache.place("kernels", key)?;
+    let place = place(cache, key)?;
     if !place.exists() {
         return Ok(None);
     }
@@ -79,7 +84,7 @@ pub(super) fn put(
     out: &Path,
     selftest: Option<&Path>,
 ) -> Result<(), VmError> {
-    let place = cache.place("kernels", key)?;
+    let place = place(cache, key)?;
     let partial = place.with_extension("partial");
     remove_tree(&partial)?;
     fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
