@@ -31,16 +31,24 @@ use crate::run::Run;
 use crate::tree::Tree;
 use crate::{doctor, seed};
 
+/// In lines that a terminal of 80 columns does not break.
 const STATUSES: &str = "\
 Exit status:
-  0    all is well; run: every case passed or was skipped
-  1    run: a case failed; mutants: one survived; doctor: a run cannot work like this; lint: there are complaints
-  2    wrong usage: unknown option, kernel or group, a report directory that cannot be written
-  3    infra: no VM, VM lost, no word from the guest, no kernel, a missing package, no disk space;
-       run: no case failed, and at least one has no verdict; mutants: none survived, and at least one
-       could not be built or has no verdict
-  4    nothing selected: no case matches a FILTER, or all of them together; no mutant has this NAME
-  128+N  ended by signal N, as 130 by Ctrl-C; run: what was finished is in the report";
+  0      all is well; run, merge: every case passed or was skipped
+  1      run, merge: a case failed; mutants: one survived;
+         doctor: a run cannot work like this; lint: there are complaints
+  2      wrong usage: unknown option, kernel or group, a report directory that
+         cannot be written; merge: a report that cannot be read, or is of
+         another kernel than the others
+  3      infra: no VM, VM lost, no word from the guest, no kernel, a missing
+         package, no disk space, no memory for a VM;
+         run, merge: no case failed, and at least one has no verdict;
+         mutants: none survived, and at least one could not be built or has no
+         verdict
+  4      nothing selected: no case matches a FILTER, or all of them together;
+         no mutant has this NAME
+  128+N  ended by signal N, as 130 by Ctrl-C;
+         run: what was finished is in the report";
 
 /// Memory-mapped netlink, proved in virtual machines.
 #[derive(Debug, Parser)]

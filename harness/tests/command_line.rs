@@ -7,6 +7,7 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -263,6 +264,129 @@ fn the_statuses_are_documented_where_one_looks() {
             );
         }
     }
+}
+
+/// What the help says of each status, and a command line that ends with it. That a case failed or has no
+/// verdict (1, 3) is shown without a VM by `nlring merge`, in merge.rs.
+#[test]
+fn each_status_is_documented_and_is_had() {
+    let machine = Machine::bare();
+    let help = machine.nlring(&["--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    let documented: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Exit status:")
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next())
+        .filter(|status| !status.is_empty())
+        .collect();
+    assert_eq!(documented, ["0", "1", "2", "3", "4", "128+N"], "{help}");
+    for (arguments, status) in [
+        (&["list"][..], 0),
+        (&["--version"], 0),
+        (&["doctor"], 1),
+        (&["run", "--kernel", "9.9"], 2),
+        (&["run"], 3),
+        (&["run", "no_such_case_at_all"], 4),
+    ] {
+        let output = machine.nlring(arguments);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{}",
+            story(arguments, &output)
+        );
+    }
+}
+
+#[test]
+fn a_signal_ends_a_run_with_its_number_and_a_report() {
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+    for (signal, status) in [
+        (Signal::SIGINT, 130),
+        (Signal::SIGTERM, 143),
+        (Signal::SIGHUP, 129),
+    ] {
+        let machine = Machine::bare();
+        let begun = machine.path("begun");
+        // A build of the guest that does not end, whose process tells its number.
+        let script = format!(
+            "echo $$ >{0}.half; /bin/mv {0}.half {0}; exec /bin/sleep 600",
+            begun.display()
+        );
+        let machine = ["qemu-system-x86_64", "nft", "ip"]
+            .iter()
+            .fold(machine, |machine, name| {
+                machine.with_command(name, "exit 0")
+            })
+            .with_command("cargo", &script);
+        let report = machine.path("report");
+        let child = machine
+            .command(&["run", "ordering::", "--report", report.to_str().unwrap()])
+            .env("CARGO", machine.path("bin/cargo"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !begun.exists() {
+            assert!(Instant::now() < deadline, "the guest's build never begins");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let number = |text: &str| Pid::from_raw(text.trim().parse().unwrap());
+        kill(number(&child.id().to_string()), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let _ = kill(
+            number(&fs::read_to_string(&begun).unwrap()),
+            Signal::SIGKILL,
+        );
+
+        let story = story(&["run"], &output);
+        assert_eq!(output.status.code(), Some(status), "{story}");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(errors.lines().count(), 1, "{story}");
+        assert!(
+            errors.contains(&format!("interrupted by {signal}; 0 of ")),
+            "{story}"
+        );
+        let results = fs::read(report.join("results.json")).unwrap();
+        let results: Value = serde_json::from_slice(&results).unwrap();
+        assert_eq!(results["totals"]["pass"], 0);
+        assert_eq!(
+            results["totals"]["infra"],
+            results["cases"].as_array().unwrap().len()
+        );
+    }
+}
+
+#[test]
+fn kernels_are_listed_by_name_and_by_their_place_in_the_cache() {
+    let machine = Machine::bare();
+    let output = machine.nlring(&["kernel", "list", "6.1", "--json"]);
+    let listed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        listed.as_array().unwrap().len(),
+        1,
+        "{}",
+        story(&["kernel"], &output)
+    );
+    let arguments = ["kernel", "list", "9.9", "--paths"];
+    let output = machine.nlring(&arguments);
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "{}",
+        story(&arguments, &output)
+    );
+    // What a kernel is made of includes a compiler, of which there is none here.
+    let arguments = ["kernel", "list", "6.1", "--paths"];
+    let output = machine.nlring(&arguments);
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "{}",
+        story(&arguments, &output)
+    );
 }
 
 #[test]
