@@ -17,7 +17,7 @@
 //! | `initramfs/<key>.cpio` | packed guests |
 //! | `snapshots/<key>/` | states of VMs to go on from |
 //! | `selftests/<key>/` | the kernel's own selftests, with their C programs built |
-//! | `virtme-ng/<key>/` | virtme-ng, put there by `vm/scripts/virtme` |
+//! | `virtme-ng/<key>/`, `linters/<key>/` | Python programs, put there by `vm/scripts/python-tools` |
 //! | `accelerator/<key>.json` | what the probe found |
 //! | `digest/<key>.json` | digests of files, believed while the file's times and size stay |
 //! | `log/` | logs of kernel builds |
