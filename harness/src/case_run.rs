@@ -9,6 +9,7 @@ use nlring_cases::Topology;
 use nlring_channel::{Outcome, Status};
 use nlring_vm::machine::CAPTURE;
 
+use crate::loss::Loss;
 use crate::names::group_word;
 use crate::place::Place;
 use crate::plan::Planned;
@@ -19,11 +20,11 @@ use crate::splat::Scan;
 use crate::unknown_case;
 use crate::verdict::{Testimony, Verdict, judge};
 
-/// What gives VMs: `nlring-vm` in earnest, a puppet in tests. Errors are the one line why there is none.
+/// What gives VMs: `nlring-vm` in earnest, a puppet in tests.
 pub trait Hypervisor: Send + Sync {
     /// Starts `kernel` on `stage`, its console going to the file `console`; returns when the guest has
     /// said that it is ready and is known to be the machine that was asked for.
-    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String>;
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss>;
 
     /// What a VM of `kernel` on `stage` takes, in MiB of memory.
     fn memory_mib(&self, kernel: &str, stage: Stage) -> u32;
@@ -63,14 +64,10 @@ impl Stage {
 /// A VM whose agent is ready.
 pub trait Guest {
     /// Runs a case until its outcome has come and was acknowledged.
-    fn run(
-        &mut self,
-        errand: &Errand<'_>,
-        on_note: &mut dyn FnMut(&str),
-    ) -> Result<Outcome, String>;
+    fn run(&mut self, errand: &Errand<'_>, on_note: &mut dyn FnMut(&str)) -> Result<Outcome, Loss>;
 
     /// Powers off and waits for the end, so that the console is complete.
-    fn power_off(self: Box<Self>) -> Result<(), String>;
+    fn power_off(self: Box<Self>) -> Result<(), Loss>;
 }
 
 /// What a guest is told to do.
@@ -203,7 +200,7 @@ fn sit(
     let console = folder.join("console.log");
     let begun = Instant::now();
     let (heard, ready) = match hypervisor.start(kernel, Stage::of(first), &console) {
-        Err(why) => (vec![(Testimony::NoGuest(why), begun.elapsed())], None),
+        Err(loss) => (vec![(Testimony::NoGuest(loss), begun.elapsed())], None),
         Ok(guest) => {
             let after = begun.elapsed();
             on(first, Moment::Ready(after));
@@ -237,9 +234,10 @@ fn sit(
             result.start_ms = ready;
             result.duration_ms += ready.unwrap_or_default();
         }
-        if let Testimony::Outcome(outcome) = testimony {
-            result.evidence.extend(outcome.evidence);
-        }
+        result.evidence.extend(match testimony {
+            Testimony::Outcome(outcome) => outcome.evidence,
+            Testimony::NoGuest(loss) | Testimony::Lost(loss) => loss.evidence(),
+        });
         for splat in log.iter().flat_map(|scan| &scan.splats) {
             result.evidence.push(format!("kernel log: {splat}"));
         }
@@ -306,9 +304,11 @@ fn hear(
             patience,
         };
         let testimony = match guest.run(&errand, on_note) {
-            Ok(outcome) if unknown_case::is_told_by(&outcome) => Testimony::Lost(outcome.detail),
+            Ok(outcome) if unknown_case::is_told_by(&outcome) => {
+                Testimony::Lost(outcome.detail.into())
+            }
             Ok(outcome) => Testimony::Outcome(outcome),
-            Err(why) => Testimony::Lost(why),
+            Err(loss) => Testimony::Lost(loss),
         };
         // What failed, or was complained about, may have left anything behind.
         let goes_on = has_passed(&testimony)
@@ -323,12 +323,15 @@ fn hear(
     if heard
         .iter()
         .all(|(testimony, _)| !matches!(testimony, Testimony::Lost(_)))
-        && let Err(why) = guest.power_off()
+        && let Err(loss) = guest.power_off()
     {
         // A kernel that cannot power off may have more to say than it could: no pass on half a log.
         let passed = heard.iter_mut().map(|(testimony, _)| testimony);
         for testimony in passed.filter(|testimony| has_passed(testimony)) {
-            *testimony = Testimony::Lost(format!("the guest said pass, but then: {why}"));
+            *testimony = Testimony::Lost(Loss {
+                why: format!("the guest said pass, but then: {}", loss.why),
+                end: loss.end.clone(),
+            });
         }
     }
     if let Some((_, took)) = heard.last_mut() {

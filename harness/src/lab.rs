@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::event::{Event, KernelStep};
 use crate::examples;
 use crate::guest_binary;
+use crate::loss::Loss;
 use crate::names::group_word;
 use crate::packages::{self, Need};
 use crate::place::Candidate;
@@ -356,7 +357,7 @@ fn step(event: kernel::Event) -> KernelStep {
 }
 
 impl Hypervisor for Lab {
-    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss> {
         let kitted = &self.kernels[kernel];
         let kernel = &kitted.kernel;
         let topology = match stage {
@@ -376,14 +377,15 @@ impl Hypervisor for Lab {
             }
             Stage::Host => self.boot_on_host(kernel, console),
         }
-        .map_err(|error| error.to_string())?;
+        .map_err(Loss::from)?;
         if vm.ready().release != kernel.release {
             return Err(format!(
                 "the guest runs {}, but kernel {} was built as {}",
                 vm.ready().release,
                 kernel.name,
                 kernel.release
-            ));
+            )
+            .into());
         }
         Ok(Box::new(Occupied {
             vm,
@@ -413,11 +415,7 @@ struct Occupied {
 }
 
 impl Guest for Occupied {
-    fn run(
-        &mut self,
-        errand: &Errand<'_>,
-        on_note: &mut dyn FnMut(&str),
-    ) -> Result<Outcome, String> {
+    fn run(&mut self, errand: &Errand<'_>, on_note: &mut dyn FnMut(&str)) -> Result<Outcome, Loss> {
         self.jobs += 1;
         let job = Job {
             number: self.jobs,
@@ -427,12 +425,10 @@ impl Guest for Occupied {
             patience: errand.patience,
             links: self.links.clone(),
         };
-        self.vm
-            .run(&job, on_note)
-            .map_err(|error| error.to_string())
+        self.vm.run(&job, on_note).map_err(Loss::from)
     }
 
-    fn power_off(self: Box<Self>) -> Result<(), String> {
-        self.vm.power_off().map_err(|error| error.to_string())
+    fn power_off(self: Box<Self>) -> Result<(), Loss> {
+        self.vm.power_off().map_err(Loss::from)
     }
 }

@@ -38,6 +38,8 @@ pub mod lint;
 #[cfg(feature = "host")]
 pub mod listing;
 #[cfg(feature = "host")]
+pub mod loss;
+#[cfg(feature = "host")]
 mod memory;
 #[cfg(feature = "host")]
 pub mod merge;

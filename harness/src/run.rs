@@ -19,6 +19,7 @@ use crate::compat;
 use crate::error::Error;
 use crate::event::Event;
 use crate::interrupt;
+use crate::loss::Loss;
 use crate::place::Place;
 use crate::plan::Planned;
 use crate::render::Renderer;
@@ -364,8 +365,8 @@ impl Hypervisor for NotNeeded {
         kernel: &str,
         _: Stage,
         _: &Path,
-    ) -> Result<Box<dyn crate::case_run::Guest>, String> {
-        Err(format!("nothing was prepared for kernel {kernel}"))
+    ) -> Result<Box<dyn crate::case_run::Guest>, Loss> {
+        Err(format!("nothing was prepared for kernel {kernel}").into())
     }
 
     fn memory_mib(&self, _: &str, _: Stage) -> u32 {

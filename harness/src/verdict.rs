@@ -4,6 +4,7 @@
 use nlring_channel::{Outcome, Status};
 use serde::{Deserialize, Serialize};
 
+use crate::loss::Loss;
 use crate::splat::{Scan, Splat};
 
 /// What a case's run amounts to.
@@ -37,9 +38,9 @@ impl Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Testimony {
     /// It never said that it is ready, or is not the machine that was asked for.
-    NoGuest(String),
+    NoGuest(Loss),
     /// It was ready, and was lost before its outcome was acknowledged.
-    Lost(String),
+    Lost(Loss),
     /// It gave its outcome.
     Outcome(Outcome),
 }
@@ -47,8 +48,8 @@ pub enum Testimony {
 /// The verdict and its one-line detail.
 ///
 /// The log is heard first: a scan that could not be made is `infra`, whatever the guest said; a splat
-/// that was not announced fails the case, also when the guest was lost to it; a guest that never was
-/// ready has proved nothing either way.
+/// that was not announced fails the case, also when the guest was lost to it, and so does a panic of which
+/// QEMU knows and the log does not; a guest that never was ready has proved nothing either way.
 #[must_use]
 pub fn judge(
     testimony: &Testimony,
@@ -56,15 +57,16 @@ pub fn judge(
     announced: Option<&str>,
 ) -> (Verdict, String) {
     let splats = match (testimony, log) {
-        (Testimony::NoGuest(why), Ok(scan)) => {
+        (Testimony::NoGuest(loss), Ok(scan)) => {
             let said = scan
                 .splats
                 .first()
                 .map(|splat| format!("; kernel log: {splat}"));
-            return (Verdict::Infra, format!("{why}{}", said.unwrap_or_default()));
+            let said = said.unwrap_or_default();
+            return (Verdict::Infra, format!("{}{said}", loss.why));
         }
-        (Testimony::NoGuest(why) | Testimony::Lost(why), Err(_)) => {
-            return (Verdict::Infra, why.clone());
+        (Testimony::NoGuest(loss) | Testimony::Lost(loss), Err(_)) => {
+            return (Verdict::Infra, loss.why.clone());
         }
         (Testimony::Outcome(_), Err(why)) => return (Verdict::Infra, why.clone()),
         (_, Ok(scan)) => &scan.splats,
@@ -77,13 +79,22 @@ pub fn judge(
                 ..
             }) => String::from("the guest said pass"),
             Testimony::Outcome(outcome) => format!("the guest said: {}", outcome.detail),
-            Testimony::NoGuest(why) | Testimony::Lost(why) => why.clone(),
+            Testimony::NoGuest(loss) | Testimony::Lost(loss) => loss.why.clone(),
         };
         return (Verdict::Fail, format!("kernel log: {splat}; {guest}"));
     }
     let outcome = match testimony {
         Testimony::Outcome(outcome) => outcome,
-        Testimony::NoGuest(why) | Testimony::Lost(why) => return (Verdict::Infra, why.clone()),
+        Testimony::Lost(loss) if loss.is_panic() => {
+            let why = &loss.why;
+            return (
+                Verdict::Fail,
+                format!("the kernel told of its panic by pvpanic, and not in its log: {why}"),
+            );
+        }
+        Testimony::NoGuest(loss) | Testimony::Lost(loss) => {
+            return (Verdict::Infra, loss.why.clone());
+        }
     };
     match (outcome.status, announced) {
         (Status::Pass, Some(text)) if splats.is_empty() => (
@@ -100,6 +111,8 @@ pub fn judge(
 
 #[cfg(test)]
 mod tests {
+    use nlring_vm::end::{End, Manner};
+
     use super::*;
 
     const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
@@ -122,8 +135,22 @@ mod tests {
     #[rustfmt::skip]
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_pair_of_testimonies_has_its_verdict() {
-        let lost = || Testimony::Lost(String::from("lost"));
-        let no_guest = || Testimony::NoGuest(String::from("no guest"));
+        let lost = || Testimony::Lost(String::from("lost").into());
+        let no_guest = || Testimony::NoGuest(String::from("no guest").into());
+        let ended = |manner, panicked| {
+            let end = End {
+                manner,
+                what: String::from("so"),
+                panicked,
+                witnesses: Vec::new(),
+                last: String::new(),
+                console: "log".into(),
+            };
+            Loss { why: end.to_string(), end: Some(Box::new(end)) }
+        };
+        let reset = || Testimony::Lost(ended(Manner::Crash, false));
+        let panicked = || Testimony::Lost(ended(Manner::Crash, true));
+        let panicked_in_boot = || Testimony::NoGuest(ended(Manner::Crash, true));
         let unreadable = || Err(String::from("no banner"));
         let table = [
             (outcome(Status::Pass), log(""), None, Verdict::Pass, "said"),
@@ -209,6 +236,13 @@ mod tests {
                 "lost",
             ),
             (lost(), unreadable(), None, Verdict::Infra, "lost"),
+            (reset(), log(""), None, Verdict::Infra, "crash: so"),
+            (reset(), log(WARNING), None, Verdict::Fail, "crash: so"),
+            (panicked(), log(""), None, Verdict::Fail, "pvpanic, and not in its log: crash: so"),
+            (panicked(), log(WARNING), None, Verdict::Fail, "ring_take+0x1/0x2 (line 2, warning); crash: so"),
+            (panicked(), log(WARNING), Some("ring_take"), Verdict::Fail, "pvpanic"),
+            (panicked(), unreadable(), None, Verdict::Infra, "crash: so"),
+            (panicked_in_boot(), log(""), None, Verdict::Infra, "crash: so"),
             (no_guest(), log(""), None, Verdict::Infra, "no guest"),
             (no_guest(), log(WARNING), None, Verdict::Infra, "WARNING"),
             (no_guest(), unreadable(), None, Verdict::Infra, "no guest"),

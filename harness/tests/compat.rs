@@ -10,6 +10,7 @@ use nlring_cases::{Case, Group, Kernel, Setting};
 use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::event::Event;
+use nlring_harness::loss::Loss;
 use nlring_harness::place::Candidate;
 use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
@@ -35,7 +36,7 @@ struct Puppet {
 }
 
 impl Hypervisor for Puppets {
-    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss> {
         assert_eq!(stage, Stage::Host);
         fs::write(console, BANNER).unwrap();
         let name = console.file_name().unwrap().to_str().unwrap();
@@ -66,7 +67,7 @@ impl Puppet {
 }
 
 impl Guest for Puppet {
-    fn run(&mut self, errand: &Errand<'_>, _: &mut dyn FnMut(&str)) -> Result<Outcome, String> {
+    fn run(&mut self, errand: &Errand<'_>, _: &mut dyn FnMut(&str)) -> Result<Outcome, Loss> {
         let (kernel, round) = (self.kernel.as_str(), self.round);
         let (mut exit, mut frames, mut status) = (0, 0, Status::Pass);
         let mut said = ["PASS: one", "    TEST: two     [ OK ]"]
@@ -109,7 +110,7 @@ impl Guest for Puppet {
             ("warns", "c") | ("warns_without_the_series", "c-plain") if round == 1 => {
                 self.log(WARNING);
             }
-            ("is_lost", "c-off") if round == 2 => return Err(String::from("lost the VM")),
+            ("is_lost", "c-off") if round == 2 => return Err(String::from("lost the VM").into()),
             _ => {}
         }
         let mut lines = vec![
@@ -128,7 +129,7 @@ impl Guest for Puppet {
         })
     }
 
-    fn power_off(self: Box<Self>) -> Result<(), String> {
+    fn power_off(self: Box<Self>) -> Result<(), Loss> {
         Ok(())
     }
 }

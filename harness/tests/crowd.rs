@@ -11,6 +11,7 @@ use nlring_channel::{Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
+use nlring_harness::loss::Loss;
 use nlring_harness::place::Candidate;
 use nlring_harness::plan::{Request, Rounds, plan};
 use nlring_harness::render::Renderer;
@@ -38,7 +39,7 @@ struct Member {
 }
 
 impl Hypervisor for Crowd {
-    fn start(&self, _: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, _: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss> {
         std::fs::write(console, "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n").unwrap();
         let now = self.there.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.there.most.fetch_max(now, Ordering::SeqCst);
@@ -58,7 +59,7 @@ impl Hypervisor for Crowd {
 }
 
 impl Guest for Member {
-    fn run(&mut self, errand: &Errand<'_>, _: &mut dyn FnMut(&str)) -> Result<Outcome, String> {
+    fn run(&mut self, errand: &Errand<'_>, _: &mut dyn FnMut(&str)) -> Result<Outcome, Loss> {
         if errand.name == "lonely" {
             for _ in 0..100 {
                 let others = self.there.now.load(Ordering::SeqCst) - 1;
@@ -83,7 +84,7 @@ impl Guest for Member {
         })
     }
 
-    fn power_off(self: Box<Self>) -> Result<(), String> {
+    fn power_off(self: Box<Self>) -> Result<(), Loss> {
         self.there.now.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }

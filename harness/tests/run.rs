@@ -11,6 +11,7 @@ use nlring_channel::{LOG_MARK, LOG_MARK_END, Outcome, Status};
 use nlring_harness::case_run::{Errand, Guest, Hypervisor, Stage};
 use nlring_harness::error::Error;
 use nlring_harness::event::Event;
+use nlring_harness::loss::Loss;
 use nlring_harness::partition::Partition;
 use nlring_harness::place::Candidate;
 use nlring_harness::plan::{Request, Rounds, plan};
@@ -22,6 +23,8 @@ use nlring_harness::room::Room;
 use nlring_harness::run::Run;
 use nlring_harness::unknown_case;
 use nlring_harness::verdict::Verdict;
+use nlring_vm::VmError;
+use nlring_vm::end::{End, Manner};
 
 const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
 const WARNING: &str =
@@ -37,12 +40,10 @@ struct Puppet {
 }
 
 impl Hypervisor for Puppets {
-    fn start(&self, kernel: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, String> {
+    fn start(&self, kernel: &str, _: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss> {
         if kernel == "dead" {
             fs::write(console, "SeaBIOS\n").unwrap();
-            return Err(String::from(
-                "cannot boot kernel dead: no word from the guest",
-            ));
+            return Err(String::from("cannot boot kernel dead: no word from the guest").into());
         }
         fs::write(console, BANNER).unwrap();
         for capture in ["far0.pcap", "near0.pcap"] {
@@ -72,11 +73,7 @@ impl Puppet {
 }
 
 impl Guest for Puppet {
-    fn run(
-        &mut self,
-        errand: &Errand<'_>,
-        on_note: &mut dyn FnMut(&str),
-    ) -> Result<Outcome, String> {
+    fn run(&mut self, errand: &Errand<'_>, on_note: &mut dyn FnMut(&str)) -> Result<Outcome, Loss> {
         errand.name.clone_into(&mut self.name);
         assert_eq!(
             (errand.patience, errand.deadline),
@@ -97,8 +94,9 @@ impl Guest for Puppet {
                 if errand.name.ends_with("splat") {
                     self.log(WARNING);
                 }
-                return Err(String::from("lost the VM: QEMU ended"));
+                return Err(String::from("lost the VM: QEMU ended").into());
             }
+            "panics_unheard" => return Err(panicked(&self.console)),
             "is_unknown_to_the_guest" => return Ok(unknown_case::outcome(errand.name)),
             "warns_in_the_third_round" if self.jobs == 3 => {
                 self.log(WARNING);
@@ -106,7 +104,7 @@ impl Guest for Puppet {
             }
             "fails_in_the_third_round" if self.jobs == 3 => Status::Fail,
             "is_lost_in_the_third_round" if self.jobs == 3 => {
-                return Err(String::from("lost the VM: QEMU ended"));
+                return Err(String::from("lost the VM: QEMU ended").into());
             }
             "warns" | "warns_as_announced" => {
                 self.log(WARNING);
@@ -126,9 +124,9 @@ impl Guest for Puppet {
         })
     }
 
-    fn power_off(self: Box<Self>) -> Result<(), String> {
+    fn power_off(self: Box<Self>) -> Result<(), Loss> {
         match self.name.as_str() {
-            "never_powers_off" => Err(String::from("QEMU did not end")),
+            "never_powers_off" => Err(String::from("QEMU did not end").into()),
             "warns_at_power_off" => {
                 self.log(WARNING);
                 Ok(())
@@ -136,6 +134,22 @@ impl Guest for Puppet {
             _ => Ok(()),
         }
     }
+}
+
+/// What is known of a guest whose panic reached QEMU and not its console.
+fn panicked(console: &Path) -> Loss {
+    let end = End {
+        manner: Manner::Crash,
+        what: String::from("the guest's kernel panicked"),
+        panicked: true,
+        witnesses: vec![String::from("pvpanic: the guest's kernel panicked")],
+        last: String::new(),
+        console: console.to_owned(),
+    };
+    Loss::from(VmError::Ended {
+        tried: String::from("no outcome of it"),
+        end: Box::new(end),
+    })
 }
 
 const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static str>) -> Case {
@@ -146,13 +160,14 @@ const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static
     }
 }
 
-static CASES: [Case; 14] = [
+static CASES: [Case; 15] = [
     case("is_unknown_to_the_guest", Kernel::Ringed, None),
     case("says_pass", Kernel::Ringed, None),
     case("says_fail", Kernel::Ringed, None),
     case("says_skip", Kernel::Ringed, None),
     case("is_lost", Kernel::Ringed, None),
     case("is_lost_to_a_splat", Kernel::Ringed, None),
+    case("panics_unheard", Kernel::Ringed, None),
     case("warns", Kernel::Ringed, None),
     case("warns_as_announced", Kernel::Ringed, Some("ring_take")),
     case(
@@ -264,6 +279,7 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
         ("loses_its_log", Verdict::Infra),
         ("never_boots", Verdict::Infra),
         ("never_powers_off", Verdict::Infra),
+        ("panics_unheard", Verdict::Fail),
         ("says_fail", Verdict::Fail),
         ("says_pass", Verdict::Pass),
         ("says_pass_too", Verdict::Pass),
@@ -316,6 +332,22 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
         let kept = again && case.start_ms.is_some();
         assert_eq!(captures.len(), if kept { 2 } else { 0 }, "{case:?}");
         assert_eq!(folder.join("near0.pcap").is_file(), kept, "{case:?}");
+    }
+    let case = |name: &str| results.cases.iter().find(|case| case.name == name).unwrap();
+    let unheard = case("panics_unheard");
+    assert!(
+        unheard
+            .detail
+            .contains("crash: the guest's kernel panicked")
+    );
+    for line in [
+        "end of the VM: crash: the guest's kernel panicked",
+        "pvpanic: the guest's kernel panicked",
+    ] {
+        assert!(
+            unheard.evidence.iter().any(|seen| seen == line),
+            "{unheard:?}"
+        );
     }
     let written = fs::read_to_string(directory.path().join("results.json")).unwrap();
     assert_eq!(serde_json::from_str::<Results>(&written).unwrap(), results);

@@ -3,10 +3,14 @@
 //! standard error.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::VmError;
 
@@ -16,10 +20,15 @@ const MAX_LOG: u64 = 64 << 20;
 /// Of a stream that is only quoted in errors, this much is kept, in bytes.
 const MAX_QUOTED: usize = 4096;
 
+/// What somebody writes on when all that should write are gone is read for this long.
+const LATE: Duration = Duration::from_secs(1);
+
 /// A stream that is read to its end by a thread of its own.
 #[derive(Debug)]
 pub(crate) struct Drain {
     quoted: Arc<Mutex<Vec<u8>>>,
+    /// Closed when nobody is left who should write.
+    stop: Option<PipeWriter>,
     thread: Option<JoinHandle<io::Result<()>>>,
     log: PathBuf,
 }
@@ -28,7 +37,7 @@ impl Drain {
     /// Copies `stream` into a new file `log`, as it comes, after what was said `before`. Its end is what
     /// is quoted.
     pub(crate) fn into_log(
-        stream: impl Read + Send + 'static,
+        stream: impl Read + AsFd + Send + 'static,
         log: &Path,
         before: &[u8],
     ) -> Result<Self, VmError> {
@@ -37,7 +46,7 @@ impl Drain {
         file.write_all(before).map_err(failure())?;
         let mut written = before.len() as u64;
         let mut failed = Ok(());
-        Ok(Self::start(stream, log, move |quoted, bytes| {
+        Self::start(stream, log, move |quoted, bytes| {
             quoted.extend_from_slice(bytes);
             let surplus = quoted.len().saturating_sub(MAX_QUOTED);
             quoted.drain(..surplus);
@@ -53,12 +62,15 @@ impl Drain {
                     .and_then(|()| file.write_all(rest.as_bytes()));
             }
             std::mem::replace(&mut failed, Ok(()))
-        }))
+        })
     }
 
-    /// Reads `stream` and keeps its beginning.
-    pub(crate) fn quoting(stream: impl Read + Send + 'static) -> Self {
-        Self::start(stream, Path::new(""), |quoted, bytes| {
+    /// Reads `stream`, which belongs to the VM of this `log`, and keeps its beginning.
+    pub(crate) fn quoting(
+        stream: impl Read + AsFd + Send + 'static,
+        log: &Path,
+    ) -> Result<Self, VmError> {
+        Self::start(stream, log, |quoted, bytes| {
             let room = MAX_QUOTED - quoted.len();
             quoted.extend_from_slice(&bytes[..bytes.len().min(room)]);
             Ok(())
@@ -66,15 +78,27 @@ impl Drain {
     }
 
     fn start(
-        mut stream: impl Read + Send + 'static,
+        mut stream: impl Read + AsFd + Send + 'static,
         log: &Path,
         mut on: impl FnMut(&mut Vec<u8>, &[u8]) -> io::Result<()> + Send + 'static,
-    ) -> Self {
+    ) -> Result<Self, VmError> {
         let quoted = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&quoted);
+        let (stopped, stop) = io::pipe().map_err(VmError::io("cannot make a pipe beside", log))?;
         let thread = thread::spawn(move || {
             let (mut chunk, mut outcome) = ([0; 1 << 14], Ok(()));
+            let mut until = None;
             loop {
+                match wait(&stream, &stopped) {
+                    Ready::Stopped => return outcome,
+                    Ready::Stream { is_stopped } => {
+                        // Somebody writes on who had the other end from those that are gone.
+                        let late = || Instant::now() + LATE;
+                        if is_stopped && Instant::now() >= *until.get_or_insert_with(late) {
+                            return outcome;
+                        }
+                    }
+                }
                 match stream.read(&mut chunk) {
                     // Whatever happens to the log, the stream is read on: a VM must not block on it.
                     Ok(count @ 1..) => {
@@ -89,11 +113,12 @@ impl Drain {
                 }
             }
         });
-        Self {
+        Ok(Self {
             quoted,
+            stop: Some(stop),
             thread: Some(thread),
             log: log.to_owned(),
-        }
+        })
     }
 
     fn quoted(&self) -> String {
@@ -127,14 +152,40 @@ impl Drain {
             .map(printable)
     }
 
-    /// Waits for the stream's end, after which the log is whole.
+    /// Reads what those wrote who are gone now, to the last byte; the log is whole then. The stream need not
+    /// end for that: somebody else may have inherited it.
     pub(crate) fn finish(&mut self) -> Result<(), VmError> {
+        self.stop = None;
         match self.thread.take().map(JoinHandle::join) {
             Some(Ok(outcome)) => {
                 outcome.map_err(VmError::io("cannot write the console's log", &self.log))
             }
             Some(Err(panic)) => std::panic::resume_unwind(panic),
             None => Ok(()),
+        }
+    }
+}
+
+/// What there is to read.
+enum Ready {
+    /// Something, or the end.
+    Stream { is_stopped: bool },
+    /// Nothing, and nothing more will come.
+    Stopped,
+}
+
+fn wait(stream: &impl AsFd, stopped: &PipeReader) -> Ready {
+    loop {
+        let mut ends =
+            [stream.as_fd(), stopped.as_fd()].map(|end| PollFd::new(end, PollFlags::POLLIN));
+        // It may be interrupted, and then nothing is known of either.
+        if poll(&mut ends, PollTimeout::NONE).is_ok() {
+            let [has_more, is_stopped] = ends.map(|end| end.any().unwrap_or(true));
+            match (has_more, is_stopped) {
+                (true, is_stopped) => return Ready::Stream { is_stopped },
+                (false, true) => return Ready::Stopped,
+                (false, false) => {}
+            }
         }
     }
 }
@@ -151,42 +202,76 @@ fn printable(line: &str) -> String {
 mod tests {
     use super::*;
 
+    /// A stream of these bytes.
+    fn stream(mut bytes: impl Read + Send + 'static) -> PipeReader {
+        let (reader, mut writer) = io::pipe().unwrap();
+        thread::spawn(move || io::copy(&mut bytes, &mut writer));
+        reader
+    }
+
+    fn text(text: &str) -> PipeReader {
+        stream(io::Cursor::new(text.to_owned().into_bytes()))
+    }
+
+    /// What the log holds at the end.
+    fn end(drain: &mut Drain) -> String {
+        drain.thread.take().unwrap().join().unwrap().unwrap();
+        std::fs::read_to_string(&drain.log).unwrap()
+    }
+
     #[test]
     fn a_log_holds_all_and_the_last_line_is_quoted() {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let text = format!("first\n{}\n\u{1b}[1mlast\n\n", "x".repeat(2 * MAX_QUOTED));
-        let mut drain = Drain::into_log(
-            io::Cursor::new(text.clone().into_bytes()),
-            log.path(),
-            b"before\n",
-        )
-        .unwrap();
-        drain.finish().unwrap();
-        assert_eq!(
-            std::fs::read_to_string(log.path()).unwrap(),
-            format!("before\n{text}")
-        );
+        let said = format!("first\n{}\n\u{1b}[1mlast\n\n", "x".repeat(2 * MAX_QUOTED));
+        let mut drain = Drain::into_log(text(&said), log.path(), b"before\n").unwrap();
+        assert_eq!(end(&mut drain), format!("before\n{said}"));
         assert_eq!(drain.last_line().unwrap(), "[1mlast");
     }
 
     #[test]
     fn a_log_of_a_guest_in_a_loop_ends() {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let mut drain =
-            Drain::into_log(io::repeat(b'x').take(MAX_LOG + (1 << 20)), log.path(), b"").unwrap();
-        drain.finish().unwrap();
-        let size = std::fs::metadata(log.path()).unwrap().len();
+        let flood = stream(io::repeat(b'x').take(MAX_LOG + (1 << 20)));
+        let mut drain = Drain::into_log(flood, log.path(), b"").unwrap();
+        let size = end(&mut drain).len() as u64;
         assert!((MAX_LOG..MAX_LOG + (1 << 16)).contains(&size), "{size}");
     }
 
     #[test]
     fn the_first_line_of_a_flood_is_kept() {
-        let flood = b"\nqemu: no such machine\n"
-            .iter()
-            .copied()
-            .chain(std::iter::repeat_n(b'y', 1 << 20));
-        let mut drain = Drain::quoting(io::Cursor::new(flood.collect::<Vec<_>>()));
-        drain.finish().unwrap();
+        let flood = format!("\nqemu: no such machine\n{}", "y".repeat(1 << 20));
+        let mut drain = Drain::quoting(text(&flood), Path::new("/dev/null")).unwrap();
+        end(&mut drain);
         assert_eq!(drain.first_line().unwrap(), "qemu: no such machine");
+    }
+
+    #[test]
+    fn what_was_written_before_the_end_is_read_though_the_stream_does_not_end() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let mut drain = Drain::into_log(reader, log.path(), b"").unwrap();
+        let said = "x".repeat(60_000);
+        writer.write_all(said.as_bytes()).unwrap();
+        drain.finish().unwrap();
+        assert_eq!(std::fs::read_to_string(log.path()).unwrap(), said);
+    }
+
+    #[test]
+    fn somebody_who_writes_on_for_ever_is_left_alone() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let start = Instant::now();
+        let zeroes = File::open("/dev/zero").unwrap();
+        let mut drain = Drain::into_log(zeroes, log.path(), b"").unwrap();
+        drain.finish().unwrap();
+        assert!((LATE..LATE * 10).contains(&start.elapsed()));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_is_told_of_and_the_stream_is_read_on() {
+        let flood = "z".repeat(1 << 20);
+        let mut drain = Drain::into_log(text(&flood), Path::new("/dev/full"), b"").unwrap();
+        let said = drain.thread.take().unwrap().join().unwrap().unwrap_err();
+        assert_eq!(said.kind(), io::ErrorKind::StorageFull);
+        assert!(drain.last_line().unwrap().starts_with("zz"));
     }
 }

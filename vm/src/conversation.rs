@@ -42,6 +42,20 @@ impl Conversation {
         write_frame(&mut self.stream, message)
     }
 
+    /// Forgets what has come so far.
+    pub(crate) fn forget(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 1 << 14];
+        self.stream.set_nonblocking(true)?;
+        // As much as a socket holds, however fast more comes.
+        for _ in 0..64 {
+            if !matches!(self.stream.read(&mut chunk), Ok(1..)) {
+                break;
+            }
+        }
+        self.reader = FrameReader::default();
+        self.stream.set_nonblocking(false)
+    }
+
     /// The next message, if it comes before `until`. However much comes in, `until` is kept.
     pub(crate) fn hear(&mut self, until: Instant) -> Result<Heard, FrameError> {
         let mut chunk = [0; 1 << 14];

@@ -10,6 +10,8 @@ use crate::accelerator::Name;
 const TABLE: Deadlines = Deadlines {
     // A pace rather than a wait: the agent repeats its answer at each hello.
     hello: Duration::from_millis(50),
+    // From a hello to the answer of an agent that is awake, which takes 2 ms: tells silence from a job that is late.
+    answer: Duration::from_secs(1),
     // ACPI power-off takes 20 ms; after this QEMU is killed.
     power_off: Duration::from_secs(3),
     // Two `ip -batch` processes.
@@ -31,6 +33,7 @@ const PROBE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Deadlines {
     hello: Duration,
+    answer: Duration,
     power_off: Duration,
     set_up: Duration,
     word: Duration,
@@ -60,6 +63,7 @@ impl Deadlines {
     pub fn scaled(self, factor: f64) -> Self {
         Self {
             hello: self.hello,
+            answer: self.answer.mul_f64(factor),
             power_off: self.power_off.mul_f64(factor),
             set_up: self.set_up.mul_f64(factor),
             word: self.word.mul_f64(factor),
@@ -91,6 +95,12 @@ impl Deadlines {
     #[must_use]
     pub fn hello(self) -> Duration {
         self.hello
+    }
+
+    /// From one hello to its answer, of an agent that has answered before.
+    #[must_use]
+    pub fn answer(self) -> Duration {
+        self.answer
     }
 
     /// For the guest to bring its links up, before the job's own deadline begins.
@@ -135,6 +145,7 @@ mod tests {
             let job = Duration::from_secs(30) * patience(name, debug);
             let order = [
                 deadlines.hello() * 10,
+                deadlines.answer(),
                 deadlines.restore(),
                 deadlines.power_off(),
                 deadlines.boot(),

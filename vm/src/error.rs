@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::end::End;
+
 /// Who has to act on an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -137,33 +139,13 @@ pub enum VmError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// QEMU ended before the guest said a word.
-    #[error("QEMU ended while {kernel} booted ({status}): {said}")]
-    QemuEnded {
-        /// Name of the kernel.
-        kernel: String,
-        /// Its exit status.
-        status: String,
-        /// First line of its standard error, or the console's last line.
-        said: String,
-    },
-    /// The guest never said that it is ready.
-    #[error(
-        "cannot {way} kernel {kernel}: no word from the guest for {waited:.1} s under {accelerator}; last line: \"{last}\"; console: {console}"
-    )]
-    NoBoot {
-        /// `boot` or `restore`.
-        way: &'static str,
-        /// Name of the kernel.
-        kernel: String,
-        /// How long it was given, in seconds.
-        waited: f32,
-        /// `kvm` or `tcg`.
-        accelerator: &'static str,
-        /// Last line on the console.
-        last: String,
-        /// The console's log.
-        console: PathBuf,
+    /// The VM ended, or had to be ended, before it had done what it was for.
+    #[error("{tried}: {end}")]
+    Ended {
+        /// "cannot boot kernel 6.1 under tcg", …
+        tried: String,
+        /// How, and who saw it.
+        end: Box<End>,
     },
     /// The guest runs under something else than was asked for.
     #[error(
@@ -174,18 +156,6 @@ pub enum VmError {
         clocksource: String,
         /// As it was started.
         accelerator: &'static str,
-    },
-    /// The VM or its agent was lost while a job ran.
-    #[error("lost the VM while {doing}: {reason}; last line: \"{last}\"; console: {console}")]
-    Lost {
-        /// What was going on.
-        doing: String,
-        /// QEMU ended, or silence.
-        reason: String,
-        /// Last line on the console.
-        last: String,
-        /// The console's log.
-        console: PathBuf,
     },
     /// The guest speaks another version of the protocol.
     #[error("cannot talk to the guest: {0}")]

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A VM: booted or restored, asked to do jobs, powered off.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use nlring_channel::{Job, Outcome, ToGuest, ToHost};
 
 use crate::accelerator::{Accelerator, Name};
 use crate::console::Drain;
 use crate::conversation::{Conversation, Heard};
 use crate::deadline::Deadlines;
+use crate::end::Manner;
 use crate::kernel::{Built, toolchain};
 use crate::monitor::Monitor;
+use crate::process::{Qemu, Seen};
 pub use crate::qemu::Chassis;
 use crate::qemu::{self, Part};
 use crate::topology::Topology;
-use crate::{Snapshot, VmError, keeper};
+use crate::{Snapshot, VmError};
 
 /// The extension of a capture's name.
 pub const CAPTURE: &str = "pcap";
@@ -91,8 +91,10 @@ pub struct Ready {
 pub struct Vm {
     qemu: Qemu,
     conversation: Conversation,
-    /// Until it was used.
-    monitor: Option<Monitor>,
+    /// The number of the last hello.
+    nonce: u64,
+    /// What was acknowledged last, and of which job.
+    outcome: Option<(u32, Outcome)>,
     deadlines: Deadlines,
     ready: Ready,
     boot_time: Duration,
@@ -177,7 +179,9 @@ impl Vm {
             .stderr(Stdio::piped());
         let before = snapshot.map_or(&[][..], |snapshot| &snapshot.said);
         let console_log = Drain::into_log(ours, config.console, before)?;
-        let qemu = Qemu::start(command, inherited, console_log, config.console)?;
+        let mut qemu = Qemu::start(command, inherited, console_log, config.console)?;
+        // That of a QEMU that is gone already has nothing to tell, which shows below.
+        qemu.monitor = Monitor::new(orders).ok();
         drop((agent, console, monitor)); // and with them our copies of QEMU's ends, so that we see it end
         let subject = Subject {
             kernel: &config.kernel.name,
@@ -188,9 +192,7 @@ impl Vm {
                 Way::Boot
             },
         };
-        let mut vm = Self::meet(qemu, channel, &subject, deadlines, start)?;
-        vm.monitor = Some(Monitor::new(orders));
-        Ok(vm)
+        Self::meet(qemu, channel, &subject, deadlines, start)
     }
 
     /// Waits for the first word of the agent in a VM that was started at `start`.
@@ -203,7 +205,15 @@ impl Vm {
     ) -> Result<Self, VmError> {
         let mut conversation = Conversation::new(channel)
             .map_err(VmError::io("cannot set up the channel beside", &qemu.log))?;
-        let ready = introduce(&mut qemu, &mut conversation, subject, deadlines, start)?;
+        let nonce = u64::from(std::process::id()) << 32 | u64::from(qemu.id());
+        let ready = introduce(
+            &mut qemu,
+            &mut conversation,
+            nonce,
+            subject,
+            deadlines,
+            start,
+        )?;
         if !subject.accelerator.admits(&ready.clocksource) {
             return Err(VmError::Disguised {
                 clocksource: ready.clocksource,
@@ -213,20 +223,22 @@ impl Vm {
         Ok(Self {
             qemu,
             conversation,
-            monitor: None,
+            nonce,
+            outcome: None,
             deadlines,
             ready,
             boot_time: start.elapsed(),
         })
     }
 
-    /// Takes a snapshot, once at most; the VM goes on as if nothing had happened.
+    /// Takes a snapshot; the VM goes on as if nothing had happened.
     ///
     /// # Errors
-    /// QEMU refuses or takes too long, or this VM, which is virtme-ng's or was asked before, has no monitor.
+    /// QEMU refuses or takes too long, or this VM, which is virtme-ng's, has no monitor.
     pub fn save(&mut self) -> Result<Snapshot, VmError> {
         let log = &self.qemu.log;
-        let monitor = self.monitor.take().ok_or(io::ErrorKind::Unsupported.into());
+        let monitor = self.qemu.monitor.as_mut();
+        let monitor = monitor.ok_or(io::ErrorKind::Unsupported.into());
         let saved = monitor.and_then(|monitor| {
             let mut snapshot = Snapshot::empty()?;
             snapshot.said =
@@ -256,42 +268,49 @@ impl Vm {
     /// # Errors
     /// The VM or its agent is lost, or silent past the deadline: then there is no verdict.
     pub fn run(&mut self, job: &Job, on_note: &mut dyn FnMut(&str)) -> Result<Outcome, VmError> {
-        let doing = format!("`{}` ran", job.name);
+        let tried = format!("no outcome of `{}`", job.name);
         let limit = self
             .deadlines
             .outcome(Duration::from_millis(job.deadline_ms));
         let until = Instant::now() + limit;
-        if self.conversation.say(&ToGuest::Run(job.clone())).is_err() {
-            return Err(self.qemu.lost(&doing, "the guest takes no orders"));
+        // What was said before there was a job is not about it.
+        let forgotten = self.conversation.forget();
+        if let Err(error) =
+            forgotten.and_then(|()| self.conversation.say(&ToGuest::Run(job.clone())))
+        {
+            return Err(self.unheard(&tried, &error));
         }
         loop {
-            match self.conversation.hear(until)? {
-                Heard::Message(ToHost::Outcome {
+            match self.conversation.hear(until) {
+                Ok(Heard::Message(ToHost::Outcome {
                     job: number,
                     outcome,
-                }) => {
+                })) => {
                     // That of an earlier job comes again if its acknowledgement crossed it on the way.
                     let acknowledged = self.conversation.say(&ToGuest::Acknowledge { job: number });
                     if number == job.number {
                         return match acknowledged {
-                            Ok(()) => Ok(outcome),
-                            Err(_) => Err(self
-                                .qemu
-                                .lost(&doing, "its outcome could not be acknowledged")),
+                            Ok(()) => {
+                                self.outcome = Some((number, outcome.clone()));
+                                Ok(outcome)
+                            }
+                            Err(error) => Err(self.unheard(&tried, &error)),
                         };
                     }
                 }
-                Heard::Message(ToHost::Note { job: number, text }) if number == job.number => {
+                Ok(Heard::Message(ToHost::Note { job: number, text })) if number == job.number => {
                     on_note(&text);
                 }
-                Heard::Message(_) => {}
-                Heard::Silence => {
-                    return Err(self.qemu.lost(
-                        &doing,
-                        &format!("no outcome for {:.1} s", limit.as_secs_f32()),
-                    ));
+                Ok(Heard::Message(_)) => {}
+                Ok(Heard::Silence) => {
+                    let what = format!("nothing came for {:.1} s", limit.as_secs_f32());
+                    return Err(self.overdue(&tried, &what));
                 }
-                Heard::End => return Err(self.qemu.lost(&doing, "QEMU ended")),
+                Ok(Heard::End) => return Err(self.qemu.end(&tried, Seen::Closed, Vec::new())),
+                Err(error) => {
+                    let seen = Seen::Broken(error.to_string());
+                    return Err(self.qemu.end(&tried, seen, Vec::new()));
+                }
             }
         }
     }
@@ -299,21 +318,68 @@ impl Vm {
     /// Has the guest power itself off and waits for the end of QEMU; the console's log is whole then.
     ///
     /// # Errors
-    /// QEMU was still there at the deadline, and was killed.
+    /// The VM ended in another way, or was still there at the deadline, and was killed.
     pub fn power_off(mut self) -> Result<(), VmError> {
+        let tried = "cannot power off";
         let until = Instant::now() + self.deadlines.power_off();
         // A guest that is gone already has done what it is asked here.
         let _ = self.conversation.say(&ToGuest::PowerOff);
         loop {
             match self.conversation.hear(until) {
-                Ok(Heard::Message(_)) | Err(_) => {}
-                Ok(Heard::Silence) => {
-                    return Err(self.qemu.lost("it powered off", "QEMU did not end"));
+                Ok(Heard::Message(ToHost::Outcome { job, outcome })) => {
+                    let said = self.outcome.as_ref().filter(|(number, _)| *number == job);
+                    if said.is_some_and(|(_, said)| *said != outcome) {
+                        let what = format!("the guest took back its outcome of job {job}");
+                        return Err(self.qemu.end(tried, Seen::Broken(what), Vec::new()));
+                    }
                 }
+                Ok(Heard::Message(_)) | Err(_) => {}
+                Ok(Heard::Silence) => return Err(self.overdue(tried, "QEMU did not end")),
                 Ok(Heard::End) => break,
             }
         }
-        self.qemu.await_end(until)
+        self.qemu.await_power_off(tried, until)
+    }
+
+    /// The error for a guest to which something could not be said.
+    fn unheard(&mut self, tried: &str, error: &io::Error) -> VmError {
+        let seen = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Seen::Late(Manner::Silence, "the guest takes no words".to_owned())
+            }
+            _ => Seen::Closed,
+        };
+        self.qemu.end(tried, seen, Vec::new())
+    }
+
+    /// The error for a guest that is late. Whether its agent still answers tells what it is.
+    fn overdue(&mut self, tried: &str, what: &str) -> VmError {
+        self.nonce += 1;
+        let (nonce, asked) = (self.nonce, Instant::now());
+        let until = asked + self.deadlines.answer();
+        let _ = self.conversation.say(&ToGuest::Hello { nonce });
+        let mut is_alive = false;
+        let word = loop {
+            match self.conversation.hear(until) {
+                Ok(Heard::Message(ToHost::Ready { nonce: heard, .. })) if heard == nonce => {
+                    is_alive = true;
+                    break "answers a hello";
+                }
+                Ok(Heard::Message(_)) | Err(_) => is_alive = true,
+                Ok(Heard::Silence) if is_alive => break "talks, but answers no hello",
+                Ok(Heard::Silence) => break "does not answer a hello",
+                Ok(Heard::End) => return self.qemu.end(tried, Seen::Closed, Vec::new()),
+            }
+        };
+        let manner = if is_alive {
+            Manner::Deadline
+        } else {
+            Manner::Silence
+        };
+        let seen = Seen::Late(manner, format!("{what}, and the agent {word}"));
+        let waited = asked.elapsed().as_secs_f32();
+        let witness = format!("agent: {word}, asked for {waited:.1} s");
+        self.qemu.end(tried, seen, vec![witness])
     }
 }
 
@@ -356,12 +422,18 @@ pub(crate) fn socket_pair(console: &Path) -> Result<(UnixStream, UnixStream), Vm
 fn introduce(
     qemu: &mut Qemu,
     conversation: &mut Conversation,
+    nonce: u64,
     subject: &Subject<'_>,
     deadlines: Deadlines,
     start: Instant,
 ) -> Result<Ready, VmError> {
     let until = start + subject.way.deadline(deadlines);
-    let nonce = u64::from(std::process::id()) << 32 | u64::from(qemu.child.id());
+    let tried = format!(
+        "cannot {} kernel {} under {}",
+        subject.way.word(),
+        subject.kernel,
+        subject.accelerator.as_str()
+    );
     loop {
         // Heard or not, and whether QEMU is gone, shows in what comes back.
         let _ = conversation.say(&ToGuest::Hello { nonce });
@@ -380,129 +452,18 @@ fn introduce(
                 });
             }
             Heard::Message(_) | Heard::Silence => {}
-            Heard::End => return Err(qemu.ended(subject.kernel)),
+            Heard::End => return Err(qemu.end(&tried, Seen::Closed, Vec::new())),
         }
-        if let Some(said) = qemu.errors.line_with("internal error") {
-            // QEMU has paused the guest and will sit there for ever.
-            let status = "it paused the guest".to_owned();
-            return Err(VmError::QemuEnded {
-                kernel: subject.kernel.to_owned(),
-                status,
-                said,
-            });
+        if qemu.errors.line_with("internal error").is_some() {
+            // It will sit there for ever.
+            let seen = Seen::Broken("QEMU paused the guest".to_owned());
+            return Err(qemu.end(&tried, seen, Vec::new()));
         }
         if Instant::now() >= until {
-            return Err(VmError::NoBoot {
-                way: subject.way.word(),
-                kernel: subject.kernel.to_owned(),
-                waited: start.elapsed().as_secs_f32(),
-                accelerator: subject.accelerator.as_str(),
-                last: qemu.last_line(),
-                console: qemu.log.clone(),
-            });
+            let waited = start.elapsed().as_secs_f32();
+            let what = format!("no word from the guest for {waited:.1} s");
+            return Err(qemu.end(&tried, Seen::Late(Manner::Silence, what), Vec::new()));
         }
-    }
-}
-
-/// The process, and what comes out of it besides messages. Killed and reaped when dropped.
-#[derive(Debug)]
-pub(crate) struct Qemu {
-    child: Child,
-    console: Drain,
-    errors: Drain,
-    log: PathBuf,
-}
-
-impl Qemu {
-    /// Starts `command`, which is or becomes QEMU, with the descriptors `inherited`. Its standard error
-    /// is what it says of itself, unless the caller has a use for that; then its standard output is.
-    pub(crate) fn start(
-        command: Command,
-        inherited: Vec<RawFd>,
-        console: Drain,
-        log: &Path,
-    ) -> Result<Self, VmError> {
-        let program = command.get_program().display().to_string();
-        let mut child = keeper::spawn(command, Signal::SIGKILL, inherited)
-            .map_err(|source| VmError::Start { program, source })?;
-        let stderr = child.stderr.take().map(OwnedFd::from);
-        let said = stderr.or_else(|| child.stdout.take().map(OwnedFd::from));
-        let errors = Drain::quoting(File::from(said.expect("one of the two is piped")));
-        Ok(Self {
-            child,
-            console,
-            errors,
-            log: log.to_owned(),
-        })
-    }
-
-    fn last_line(&self) -> String {
-        self.console.last_line().unwrap_or_default()
-    }
-
-    /// The error for a QEMU that has closed the channel while the guest booted.
-    fn ended(&mut self, kernel: &str) -> VmError {
-        let status = self.stop();
-        let said = self.errors.first_line().or_else(|| {
-            self.console
-                .last_line()
-                .map(|line| format!("last line: \"{line}\""))
-        });
-        VmError::QemuEnded {
-            kernel: kernel.to_owned(),
-            status,
-            said: said.unwrap_or_else(|| "it said nothing".into()),
-        }
-    }
-
-    /// The error for a VM that is of no use any more.
-    fn lost(&mut self, doing: &str, reason: &str) -> VmError {
-        self.stop();
-        let reason = match self.errors.first_line() {
-            Some(line) => format!("{reason} ({line})"),
-            None => reason.to_owned(),
-        };
-        VmError::Lost {
-            doing: doing.to_owned(),
-            reason,
-            last: self.last_line(),
-            console: self.log.clone(),
-        }
-    }
-
-    /// QEMU has closed the channel: it ends on its own, or is made to at the deadline.
-    fn await_end(&mut self, until: Instant) -> Result<(), VmError> {
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() >= until {
-                return Err(self.lost("it powered off", "QEMU did not end"));
-            }
-            thread::sleep(Duration::from_millis(1));
-        }
-        self.console.finish()
-    }
-
-    /// Kills it if it is still there, and reads what it left; how it ended.
-    fn stop(&mut self) -> String {
-        // One that has closed its side is on its way out: its own status says more than our signal.
-        let grace = Instant::now() + Duration::from_millis(100);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < grace {
-            thread::sleep(Duration::from_millis(1));
-        }
-        let _ = self.child.kill();
-        let status = self.child.wait();
-        // What could not be logged is of no interest beside the error that is on its way.
-        let _ = self.console.finish();
-        let _ = self.errors.finish();
-        status.map_or_else(|error| error.to_string(), |status| status.to_string())
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = self.console.finish();
-        let _ = self.errors.finish();
     }
 }
 
@@ -517,6 +478,7 @@ pub(crate) fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>>
         Box::new(qemu::Kernel(config.kernel.image.clone())),
         Box::new(qemu::Initramfs(config.initramfs.to_owned())),
         Box::new(qemu::EndsOnPanic),
+        Box::new(qemu::PanicWitness),
         Box::new(qemu::PoisonsFreedMessages),
         Box::new(qemu::NoLegacyTerminals),
         Box::new(qemu::ToldByTrap(chassis)),

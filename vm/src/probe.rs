@@ -10,6 +10,7 @@ use std::time::Instant;
 use crate::accelerator::{Accelerator, Name};
 use crate::cache::write_whole;
 use crate::deadline::Deadlines;
+use crate::end::Manner;
 use crate::kernel::Built;
 use crate::machine::{Config, Host, Vm};
 use crate::topology::Topology;
@@ -113,13 +114,15 @@ fn try_kvm(
                 reason: format!("the guest answered after {seconds:.1} s, clocksource {clock}"),
             })
         }
-        Err(VmError::NoBoot { .. }) => tcg(format!(
+        Err(VmError::Ended { end, .. }) if end.manner == Manner::Silence => tcg(format!(
             "the guest said nothing for {:.0} s",
             start.elapsed().as_secs_f32()
         )),
-        Err(VmError::QemuEnded { said, .. }) => tcg(format!(
-            "QEMU gave up after {:.1} s ({said})",
-            start.elapsed().as_secs_f32()
+        Err(VmError::Ended { end, .. }) => tcg(format!(
+            "the VM was gone after {:.1} s ({}: {})",
+            start.elapsed().as_secs_f32(),
+            end.manner,
+            end.what
         )),
         Err(VmError::Disguised { clocksource, .. }) => {
             tcg(format!("the guest's clocksource is {clocksource}"))

@@ -166,6 +166,16 @@ impl Part for EndsOnPanic {
     }
 }
 
+/// A device by which the kernel tells QEMU of its panic, whatever has become of the console. QEMU is not
+/// to end the VM then: the kernel has not said all yet, and ends it by itself.
+pub(crate) struct PanicWitness;
+
+impl Part for PanicWitness {
+    fn host(&self) -> Vec<OsString> {
+        words(["-device", "pvpanic", "-action", "panic=none"])
+    }
+}
+
 /// What the kernel frees of its socket buffers is overwritten, so that who reads one that is gone does not
 /// find it as it was. Of these alone: to overwrite all takes time in every case.
 pub(crate) struct PoisonsFreedMessages;

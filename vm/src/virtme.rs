@@ -14,7 +14,8 @@ use crate::accelerator::Accelerator;
 use crate::console::Drain;
 use crate::deadline::Deadlines;
 use crate::kernel::Built;
-use crate::machine::{Qemu, Subject, Vm, Way, socket_pair};
+use crate::machine::{Subject, Vm, Way, socket_pair};
+use crate::process::Qemu;
 use crate::qemu::{AGENT_PORT, Execution, Part as _};
 
 /// udev, temporary files, a shell: what a whole system starts before the agent is had takes this

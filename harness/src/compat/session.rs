@@ -67,7 +67,10 @@ pub(super) fn hold(
     let mut ending = Ok(());
     let started = fs::create_dir_all(report.join("sessions"))
         .map_err(|error| format!("cannot make the directory of {}: {error}", path.display()))
-        .and_then(|()| hypervisor.start(kernel, Stage::Host, &path));
+        .and_then(|()| {
+            let started = hypervisor.start(kernel, Stage::Host, &path);
+            started.map_err(|loss| loss.why)
+        });
     match started {
         Err(why) => ending = Err(why),
         Ok(mut guest) => {
@@ -87,7 +90,7 @@ pub(super) fn hold(
                 }
             }
             // Its console is whole only then.
-            let ended = guest.power_off();
+            let ended = guest.power_off().map_err(|loss| loss.why);
             ending = ending.and(ended);
         }
     }
@@ -146,7 +149,7 @@ fn run(
         status,
         detail,
         evidence,
-    } = guest.run(&errand, &mut |_| {})?;
+    } = guest.run(&errand, &mut |_| {}).map_err(|loss| loss.why)?;
     let file = report
         .join(planned.folder())
         .join(format!("{kernel}.{round}.txt"));

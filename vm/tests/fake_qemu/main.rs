@@ -1,181 +1,84 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A VM against a QEMU that behaves badly. This program is also that QEMU: it is started as one, and
 //! the name of the kernel image tells it what to do.
+//!
+//! After each test none of its processes is there any more.
 
+mod boot;
 mod fake;
 mod fake_monitor;
+mod job;
+mod power_off;
+mod snapshot;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 use nlring_vm::accelerator::{Accelerator, Name};
 use nlring_vm::deadline::Deadlines;
+use nlring_vm::end::{End, Manner};
 use nlring_vm::kernel::Built;
 use nlring_vm::machine::{Chassis, Config, Host, Vm};
 use nlring_vm::topology::Topology;
-use nlring_vm::{Class, Job, Outcome, Snapshot, Status, VmError};
+use nlring_vm::{Class, Job, Outcome, Snapshot, VmError};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "-kernel") {
-        return fake::main(&arguments, &arguments[at + 1]);
+        let behaviour = &arguments[at + 1];
+        return fake::main(&arguments, behaviour, &processes(behaviour));
     }
-    let trials = CASES.iter().map(|&(name, test)| {
-        Trial::test(name, move || {
-            test(name);
-            Ok(())
-        })
-    });
+    let trials = [boot::TESTS, job::TESTS, power_off::TESTS, snapshot::TESTS]
+        .concat()
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                // A test that was cut off may have left it.
+                let _ = fs::remove_file(processes(name));
+                let start = Instant::now();
+                test(name);
+                assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+                let left = left(name);
+                assert!(left.is_empty(), "left behind: {left:?}");
+                Ok(())
+            })
+        });
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-type Test = fn(&str);
+/// A test, and by its name the behaviour of the fake.
+type Test = (&'static str, fn(&str));
 
-/// Each test and, by the same name, the behaviour of the fake.
-const CASES: &[(&str, Test)] = &[
-    ("behaves", |name| {
-        let (outcome, vm) = job(name);
-        assert_eq!(outcome.unwrap().detail, "ping");
-        vm.power_off().unwrap();
-    }),
-    ("speaks_behind_garbage_in_halves", |name| {
-        let (outcome, vm) = job(name);
-        assert_eq!(outcome.unwrap().status, Status::Pass);
-        vm.power_off().unwrap();
-    }),
-    ("answers_for_another_job_first", |name| {
-        assert_eq!(job(name).0.unwrap().detail, "ping");
-    }),
-    ("dies_at_once", |name| {
-        let message = complaint(&boot(name).unwrap_err());
-        assert_eq!(
-            message,
-            "QEMU ended while fake booted (exit status: 1): qemu: no such machine"
-        );
-    }),
-    ("dies_at_once_without_a_word", |name| {
-        let message = complaint(&boot(name).unwrap_err());
-        assert_eq!(
-            message,
-            "QEMU ended while fake booted (exit status: 7): last line: \"Kernel panic - not syncing\""
-        );
-    }),
-    ("says_nothing", |name| {
-        let start = Instant::now();
-        let message = complaint(&boot(name).unwrap_err());
-        assert!(
-            message.starts_with("cannot boot kernel fake: no word from the guest for "),
-            "{message}"
-        );
-        assert!(
-            message.contains("under kvm; last line: \"stuck here\"; console: "),
-            "{message}"
-        );
-        let waited = start.elapsed();
-        let limit = limits().boot();
-        assert!(
-            (limit..limit * 8).contains(&waited),
-            "{waited:?} of {limit:?}"
-        );
-    }),
-    ("pauses_over_an_internal_error", |name| {
-        let start = Instant::now();
-        let message = complaint(&boot(name).unwrap_err());
-        assert!(
-            message.contains("KVM internal error. Suberror: 1"),
-            "{message}"
-        );
-        assert!(start.elapsed() < Duration::from_secs(3));
-    }),
-    ("answers_an_earlier_hello", |name| {
-        assert!(complaint(&boot(name).unwrap_err()).contains("no word from the guest"));
-    }),
-    ("has_the_clock_of_another_accelerator", |name| {
-        assert!(
-            complaint(&boot(name).unwrap_err())
-                .contains("clocksource `hpet`, which cannot be under kvm")
-        );
-    }),
-    ("is_of_another_version", |name| {
-        assert!(
-            complaint(&boot(name).unwrap_err()).contains("are guest and harness of one version?")
-        );
-    }),
-    ("dies_in_a_job", |name| {
-        let message = complaint(&job(name).0.unwrap_err());
-        assert!(message.starts_with("lost the VM while `ping` ran: QEMU ended (qemu: out of memory); last line: \"oops\""), "{message}");
-    }),
-    ("floods_in_a_job", |name| {
-        let start = Instant::now();
-        let message = complaint(&job(name).0.unwrap_err());
-        assert!(
-            message.starts_with("lost the VM while `ping` ran: no outcome for 1.1 s"),
-            "{message}"
-        );
-        assert!(start.elapsed() < Duration::from_secs(20));
-    }),
-    ("does_not_power_off", |name| {
-        let (outcome, vm) = job(name);
-        outcome.unwrap();
-        assert!(
-            complaint(&vm.power_off().unwrap_err()).contains("it powered off: QEMU did not end")
-        );
-    }),
-    ("goes_on_from_a_snapshot", |name| {
-        let mut vm = boot(name).unwrap();
-        let snapshot = vm.save().unwrap();
-        assert_eq!(snapshot.size().unwrap(), fake_monitor::STATE.len() as u64);
-        vm.power_off().unwrap();
-        let restored = restore(name, &snapshot).unwrap();
-        restored.power_off().unwrap();
-        let console = fs::read_to_string(console(name)).unwrap();
-        assert_eq!(console, "booted\nwent on\n");
-    }),
-    ("says_nothing_when_it_is_restored", |name| {
-        let snapshot = boot(name).unwrap().save().unwrap();
-        let message = complaint(&restore(name, &snapshot).unwrap_err());
-        assert!(
-            message.starts_with("cannot restore kernel fake: no word from the guest for 0.2 s"),
-            "{message}"
-        );
-    }),
-    ("has_a_monitor_that_says_nothing", |name| {
-        let (start, mut vm) = (Instant::now(), boot(name).unwrap());
-        let message = complaint(&vm.save().unwrap_err());
-        assert!(
-            message.starts_with("cannot take a snapshot (try --cold) of the VM with console "),
-            "{message}"
-        );
-        assert!(start.elapsed() < limits().save() * 8);
-        vm.power_off().unwrap();
-    }),
-    ("refuses_to_be_saved", |name| {
-        let message = complaint(&boot(name).unwrap().save().unwrap_err());
-        assert!(
-            message.ends_with("QEMU failed to: the state has holes"),
-            "{message}"
-        );
-    }),
-    ("never_ends_to_be_saved", |name| {
-        let message = complaint(&boot(name).unwrap().save().unwrap_err());
-        assert!(message.ends_with("timed out"), "{message}");
-    }),
-    ("ends_with_its_vm", |name| {
-        let vm = boot(name).unwrap();
-        let pid = fs::read_to_string(console(name).with_extension("pid")).unwrap();
-        assert!(Path::new("/proc").join(&pid).exists());
-        drop(vm);
-        assert!(!Path::new("/proc").join(&pid).exists());
-    }),
-];
+/// A test of a few deadlines, each of a second at most, is over by then also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-fn console(name: &str) -> std::path::PathBuf {
+fn console(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-qemu");
     fs::create_dir_all(&directory).unwrap();
     directory.join(format!("{name}.console"))
+}
+
+/// Where the fake writes the numbers of its processes.
+fn processes(name: &str) -> PathBuf {
+    console(name).with_extension("processes")
+}
+
+/// Those of its processes that are still there.
+fn left(name: &str) -> Vec<String> {
+    let numbers = fs::read_to_string(processes(name)).unwrap();
+    assert!(!numbers.is_empty());
+    let is_there = |number: &&str| {
+        let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap_or_default();
+        !status.is_empty() && !status.contains("State:\tZ")
+    };
+    numbers
+        .lines()
+        .filter(is_there)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn boot(name: &str) -> Result<Vm, VmError> {
@@ -209,7 +112,7 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
     let console = console(name);
     let config = Config {
         kernel: &kernel,
-        initramfs: &console.with_extension("pid"),
+        initramfs: Path::new("none"),
         accelerator: &accelerator,
         topology: Topology::Pairs(1),
         cpus: 2,
@@ -228,13 +131,12 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
 }
 
 /// A tenth of the table: 0.6 s for a boot, 0.2 s for a snapshot and what goes on from it, 1.1 s for an
-/// outcome.
+/// outcome, 0.3 s to power off; and half a second for an answer, since a machine may be busy.
 fn limits() -> Deadlines {
     Deadlines::of(Name::Kvm, false).scaled(0.1)
 }
 
-fn job(name: &str) -> (Result<Outcome, VmError>, Vm) {
-    let mut vm = boot(name).unwrap();
+fn run(vm: &mut Vm) -> Result<Outcome, VmError> {
     let job = Job {
         number: 2,
         name: "ping".into(),
@@ -243,12 +145,37 @@ fn job(name: &str) -> (Result<Outcome, VmError>, Vm) {
         patience: 1,
         links: Vec::new(),
     };
-    (vm.run(&job, &mut |_| ()), vm)
+    vm.run(&job, &mut |_| ())
 }
 
+/// The error's one line.
 fn complaint(error: &VmError) -> String {
     assert_eq!(error.class(), Class::Infra);
     let message = error.to_string();
     assert!(!message.contains('\n'), "{message}");
     message
+}
+
+/// The end that `result` tells of, which has to be of this manner and begin so when it is told.
+fn end<T>(result: Result<T, VmError>, manner: Manner, told: &str) -> End {
+    let error = result.err().expect("no end");
+    let message = complaint(&error);
+    let VmError::Ended { end, .. } = error else {
+        panic!("not an end: {message}");
+    };
+    assert_eq!(end.manner, manner, "{message}");
+    assert!(message.starts_with(told), "{message}");
+    let evidence = end.evidence();
+    assert!(evidence[0].starts_with(&format!("end of the VM: {manner}: ")));
+    assert!(
+        evidence.iter().all(|line| !line.contains('\n')),
+        "{evidence:?}"
+    );
+    *end
+}
+
+/// A witness of the end says this.
+fn witnessed(end: &End, what: &str) {
+    let is_said = end.witnesses.iter().any(|line| line == what);
+    assert!(is_said, "no {what:?} in {:?}", end.witnesses);
 }
