@@ -14,13 +14,14 @@
 //! | `lint/<base>.json` | what was clean when it was judged last |
 //! | `steps/<base>-<kernel>` | how many steps a build from nothing took |
 //! | `kernels/<key>/` | finished kernels |
-//! | `initramfs/<key>.cpio` | packed guests |
+//! | `initramfs/<key>.cpio` | packed guests, with their digests beside them |
 //! | `snapshots/<key>/` | states of VMs to go on from |
 //! | `selftests/<key>/` | the kernel's own selftests, with their C programs built |
 //! | `virtme-ng/<key>/`, `linters/<key>/` | Python programs, put there by `vm/scripts/python-tools` |
 //! | `accelerator/<key>.json` | what the probe found |
 //! | `digest/<key>.json` | digests of files, believed while the file's times and size stay |
 //! | `log/` | logs of kernel builds |
+//! | `scratch/` | patched files on their way into a work tree |
 //! | `lock/` | one file per thing that only one process may do at once |
 //!
 //! Whatever can be cut off half-way is made beside its place and renamed into it.
@@ -34,6 +35,23 @@ use crate::VmError;
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+}
+
+/// A directory that goes when this does.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // If it stays, the next of its name removes it.
+        let _ = remove_tree(&self.0);
+    }
 }
 
 /// Held as long as it lives; the operating system lets go when the process dies.
@@ -82,6 +100,15 @@ impl Cache {
         let directory = self.root.join(kind);
         fs::create_dir_all(&directory).map_err(VmError::io("cannot make", &directory))?;
         Ok(directory.join(name))
+    }
+
+    /// An empty directory `scratch/name` for a while, for the holder of a lock of that name or one above it.
+    /// What a process left there that was killed goes first.
+    pub(crate) fn scratch(&self, name: &str) -> Result<Scratch, VmError> {
+        let path = self.place("scratch", name)?;
+        remove_tree(&path)?;
+        fs::create_dir(&path).map_err(VmError::io("cannot make", &path))?;
+        Ok(Scratch(path))
     }
 
     /// Waits until no other process holds `name`; calls `waiting` once if that takes time.
@@ -149,6 +176,21 @@ mod tests {
             drop(first);
             taker.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn a_scratch_directory_is_empty_whoever_was_killed_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::at(directory.path()).unwrap();
+        std::mem::forget(cache.scratch("x").unwrap());
+        fs::write(cache.root().join("scratch/x/file"), "").unwrap();
+        let scratch = cache.scratch("x").unwrap();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        drop(scratch);
+        assert_eq!(
+            fs::read_dir(cache.root().join("scratch")).unwrap().count(),
+            0
+        );
     }
 
     #[test]

@@ -113,10 +113,10 @@ pub enum VmError {
     },
     /// The disk is full.
     #[error(
-        "no space left on the device that holds {path} while {doing}; free some, or set XDG_CACHE_HOME to a larger one"
+        "cannot {doing}: no space left on the device that holds {path}; free some, or set XDG_CACHE_HOME to a larger one"
     )]
     NoSpace {
-        /// What was going on.
+        /// "write", "build kernel 6.1", …
         doing: String,
         /// Where.
         path: PathBuf,

@@ -154,7 +154,7 @@ impl Make {
         }
         if failure.no_space {
             return Err(VmError::NoSpace {
-                doing: format!("building kernel {}", self.kernel),
+                doing: format!("build kernel {}", self.kernel),
                 path: self.out.clone(),
             });
         }
@@ -302,7 +302,7 @@ mod tests {
             make.image(Image::Vmlinux, Some(1), &mut |_| ())
                 .unwrap_err()
                 .to_string()
-                .starts_with("no space left on the device")
+                .starts_with("cannot build kernel 6.1: no space left on the device")
         );
     }
 }

@@ -233,8 +233,7 @@ pub fn build(
         format!("plain-{}", recipe.identity.id)
     };
     let work = source::work(cache, base, &tree, &pristine)?;
-    let scratch = tempfile::tempdir_in(cache.root())
-        .map_err(VmError::io("cannot make a directory in", cache.root()))?;
+    let scratch = cache.scratch(&recipe.identity.id)?;
     recipe
         .series
         .bring(base, &pristine, &work, scratch.path())?;
@@ -271,8 +270,8 @@ pub fn build(
         make.out(),
         selftest.as_deref(),
     );
-    out.close(steps)?;
     stored?;
+    out.close(steps)?;
     find(cache, &recipe.key, entry)?.ok_or_else(|| VmError::Build {
         kernel: entry.name.clone(),
         reason: "the result changed while it was stored; build again".into(),

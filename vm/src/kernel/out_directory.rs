@@ -94,7 +94,11 @@ impl OutDirectory {
     pub(super) fn fail(&self, error: VmError) -> VmError {
         match error {
             VmError::Build { .. } | VmError::Lacking { .. } => self.keep().err().unwrap_or(error),
-            other => other,
+            other => {
+                // The next build would begin with that; what takes gigabytes of a full disk goes at once.
+                let _ = remove_tree(&self.path);
+                other
+            }
         }
     }
 
@@ -211,7 +215,7 @@ mod tests {
             ),
             (
                 VmError::NoSpace {
-                    doing: "building".into(),
+                    doing: "build".into(),
                     path: "out".into(),
                 },
                 None,

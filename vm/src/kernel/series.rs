@@ -209,7 +209,7 @@ impl Patch {
         let said = String::from_utf8_lossy(&said);
         if said.contains("No space left on device") {
             return Err(VmError::NoSpace {
-                doing: format!("applying {}", self.name),
+                doing: format!("apply {}", self.name),
                 path: tree.to_owned(),
             });
         }

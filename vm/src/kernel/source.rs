@@ -303,7 +303,7 @@ fn command(base: &Base, command: &mut Command, place: &Path) -> Result<(), VmErr
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains("No space left on device") {
         return Err(VmError::NoSpace {
-            doing: format!("unpacking base `{}`", base.name),
+            doing: format!("unpack base `{}`", base.name),
             path: place.to_owned(),
         });
     }

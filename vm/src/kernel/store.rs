@@ -87,7 +87,22 @@ pub(super) fn put(
     let place = place(cache, key)?;
     let partial = place.with_extension("partial");
     remove_tree(&partial)?;
-    fs::create_dir(&partial).map_err(VmError::io("cannot make", &partial))?;
+    if let Err(error) = fill(&partial, identity, out, selftest) {
+        // Above all where the disk is full, half a kernel is of use to nobody.
+        remove_tree(&partial)?;
+        return Err(error);
+    }
+    remove_tree(&place)?;
+    fs::rename(&partial, &place).map_err(VmError::io("cannot name", &place))
+}
+
+fn fill(
+    partial: &Path,
+    identity: &Identity,
+    out: &Path,
+    selftest: Option<&Path>,
+) -> Result<(), VmError> {
+    fs::create_dir(partial).map_err(VmError::io("cannot make", partial))?;
     let files = [
         (out.join("vmlinux"), "vmlinux"),
         (out.join(".config"), "config"),
@@ -100,9 +115,7 @@ pub(super) fn put(
         fs::copy(&from, partial.join(to)).map_err(VmError::io("cannot store", &from))?;
     }
     let text = serde_json::to_vec_pretty(identity).expect("plain data");
-    write_whole(&partial.join("identity.json"), &text)?;
-    remove_tree(&place)?;
-    fs::rename(&partial, &place).map_err(VmError::io("cannot name", &place))
+    write_whole(&partial.join("identity.json"), &text)
 }
 
 /// `uname -r` of what make left in `out`.

@@ -24,6 +24,7 @@ pub struct Fake {
     /// Where the numbers of its processes go.
     processes: File,
     restored: bool,
+    accelerated: bool,
     end: Option<u8>,
 }
 
@@ -41,6 +42,7 @@ pub fn main(arguments: &[String], behaviour: &str, processes: &Path) -> ExitCode
             .open(processes)
             .unwrap(),
         restored: fake_monitor::restored(arguments),
+        accelerated: arguments.iter().any(|argument| argument == "kvm"),
         end: None,
     };
     fake.register(std::process::id());
@@ -71,6 +73,11 @@ impl Fake {
                 self.print(b"boots\r\nand stops\r\n");
                 self.end = Some(7);
             }
+            "is_out_of_memory" => {
+                eprintln!("qemu: cannot set up guest memory");
+                self.end = Some(1);
+            }
+            "hangs_under_kvm" if self.accelerated => for_ever(),
             "ends_well_before_a_word" => self.end = Some(0),
             "is_killed_while_it_boots" => raise(Signal::SIGKILL).unwrap(),
             "stops_while_it_boots" => raise(Signal::SIGSTOP).unwrap(),
@@ -138,6 +145,7 @@ impl Fake {
     }
 
     fn run(&mut self, job: u32) {
+        self.print(format!("[    1.000000] nlring: job {job} begins: x\n").as_bytes());
         match self.behaviour.as_str() {
             "dies_in_a_job" => {
                 self.print(b"oops\n");
@@ -177,6 +185,10 @@ impl Fake {
             "speaks_behind_garbage_in_halves" => self.say_in_halves(&outcome(job, Status::Pass)),
             "answers_for_another_job_first" => {
                 self.say(&outcome(1, Status::Fail));
+                self.say(&outcome(job, Status::Pass));
+            }
+            "prints_a_lot" => {
+                (0..10_000).for_each(|_| self.print(&[b'x'; 100]));
                 self.say(&outcome(job, Status::Pass));
             }
             "answers_for_another_job_only" => self.say(&outcome(job + 1, Status::Pass)),

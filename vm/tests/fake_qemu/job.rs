@@ -48,7 +48,7 @@ pub const TESTS: &[Test] = &[
         lost(
             name,
             Deadline,
-            "nothing came for 1.1 s, and the agent talks, but answers no hello",
+            "nothing came for 2.1 s, and the agent talks, but answers no hello",
         );
         assert!(start.elapsed() < Duration::from_secs(20));
     }),
@@ -56,12 +56,12 @@ pub const TESTS: &[Test] = &[
         let end = lost(
             name,
             Silence,
-            "nothing came for 1.1 s, and the agent does not answer a hello (QEMU was still there)",
+            "nothing came for 2.1 s, and the agent does not answer a hello (QEMU was still there)",
         );
         witnessed(&end, "QEMU's process: QEMU was still there");
     }),
     ("stops_in_a_job", |name| {
-        let told = "nothing came for 1.1 s, and the agent does not answer a hello (QEMU was stopped by a signal)";
+        let told = "nothing came for 2.1 s, and the agent does not answer a hello (QEMU was stopped by a signal)";
         lost(name, Silence, told);
     }),
     ("pauses_in_a_job", |name| {
@@ -127,6 +127,6 @@ fn lost(name: &str, manner: Manner, what: &str) -> End {
 }
 
 fn late(name: &str) -> End {
-    let told = "nothing came for 1.1 s, and the agent answers a hello (QEMU was still there)";
+    let told = "nothing came for 2.1 s, and the agent answers a hello (QEMU was still there)";
     lost(name, Deadline, told)
 }

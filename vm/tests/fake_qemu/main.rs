@@ -130,10 +130,10 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
     }
 }
 
-/// A tenth of the table: 0.6 s for a boot, 0.2 s for a snapshot and what goes on from it, 1.1 s for an
-/// outcome, 0.3 s to power off; and half a second for an answer, since a machine may be busy.
+/// A fifth of the table: 1.2 s for a boot, 0.4 s for a snapshot and what goes on from it, 2.1 s for an
+/// outcome, 0.6 s to power off, 0.2 s for an answer.
 fn limits() -> Deadlines {
-    Deadlines::of(Name::Kvm, false).scaled(0.1)
+    Deadlines::of(Name::Kvm, false).scaled(0.2)
 }
 
 fn run(vm: &mut Vm) -> Result<Outcome, VmError> {

@@ -56,7 +56,9 @@ pub const TESTS: &[Test] = &[
         let mut vm = boot(name).unwrap();
         run(&mut vm).unwrap();
         let message = complaint(&vm.power_off().unwrap_err());
-        assert!(message.starts_with("no space left on the device that holds "));
+        assert!(
+            message.starts_with("cannot write the console's log: no space left on the device ")
+        );
     }),
 ];
 

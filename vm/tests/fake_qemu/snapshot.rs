@@ -22,7 +22,7 @@ pub const TESTS: &[Test] = &[
     ("says_nothing_when_it_is_restored", |name| {
         let snapshot = boot(name).unwrap().save().unwrap();
         let told =
-            "cannot restore kernel fake under kvm: silence: no word from the guest for 0.2 s";
+            "cannot restore kernel fake under kvm: silence: no word from the guest for 0.4 s";
         end(restore(name, &snapshot), Silence, told);
     }),
     ("dies_when_it_is_restored", |name| {

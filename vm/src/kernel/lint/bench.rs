@@ -12,6 +12,7 @@ use super::super::out_directory::OutDirectory;
 use super::super::series::{self, Series};
 use super::super::{Event, source, toolchain};
 use super::warning::Warning;
+use crate::cache::Scratch;
 use crate::kernel;
 use crate::matrix::{Base, Entry};
 use crate::{Cache, VmError};
@@ -99,14 +100,13 @@ impl<'a> Bench<'a> {
 
     /// Has the tree be as after these patches.
     pub(super) fn bring(&self, series: &Series) -> Result<(), VmError> {
-        let scratch = self.scratch()?;
+        let scratch = self.scratch("series")?;
         series.bring(self.base, &self.pristine, &self.tree, scratch.path())
     }
 
-    /// A directory for a moment.
-    pub(super) fn scratch(&self) -> Result<tempfile::TempDir, VmError> {
-        let root = self.cache.root();
-        tempfile::tempdir_in(root).map_err(VmError::io("cannot make a directory in", root))
+    /// A directory for a moment, for this purpose.
+    pub(super) fn scratch(&self, purpose: &str) -> Result<Scratch, VmError> {
+        self.cache.scratch(&format!("{}-{purpose}", self.id))
     }
 
     /// Has everything be made again that depends on what the series touches: a tool speaks only when it

@@ -227,7 +227,7 @@ impl Judge<'_> {
         let files = patch.touched(self.bench.base())?;
         self.bench.bring(&series.first(index))?;
         let before = self.bench.read(&files)?;
-        let scratch = self.bench.scratch()?;
+        let scratch = self.bench.scratch("patch")?;
         for said in checkpatch::complaints(self.bench.tree(), patch.text(), scratch.path())? {
             self.complain(format!("checkpatch: {said}"));
         }
