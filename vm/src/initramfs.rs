@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use cpio::newc::{self, trailer};
 
+use crate::cache::write_whole;
 use crate::digest::{self, Key};
 use crate::kernel::toolchain;
 use crate::libraries::needed;
@@ -21,6 +22,9 @@ use crate::{Cache, VmError};
 
 /// Changed whenever the same inputs are packed in another way.
 const LAYOUT: &str = "2";
+
+/// The extension of the note with an initramfs's digest.
+const DIGEST: &str = "sha256";
 
 /// How long one stays that nobody asks for.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -55,12 +59,8 @@ pub fn pack(
             .part(digest::of_file_remembered(cache, path)?);
     }
     let place = cache.place("initramfs", &format!("{}.cpio", key.finish()))?;
-    if File::options()
-        .append(true)
-        .open(&place)
-        .and_then(|file| file.set_modified(SystemTime::now()))
-        .is_ok()
-    {
+    let note = place.with_extension(DIGEST);
+    if is_whole(cache, &place, &note) {
         return Ok(place);
     }
     let directory = place.parent().expect("a file in the cache");
@@ -79,7 +79,22 @@ pub fn pack(
         prune(directory)
     };
     write().map_err(VmError::io("cannot pack the initramfs", &place))?;
+    write_whole(&note, digest::of_file_remembered(cache, &place)?.as_bytes())?;
     Ok(place)
+}
+
+/// Whether there is one packed before that is still what it was then. It is stamped as asked for, by its
+/// note, since its own times tell that nobody has written to it.
+fn is_whole(cache: &Cache, packed: &Path, note: &Path) -> bool {
+    let Ok(digest) = fs::read_to_string(note) else {
+        return false;
+    };
+    digest::of_file_remembered(cache, packed).is_ok_and(|found| found == digest)
+        && File::options()
+            .append(true)
+            .open(note)
+            .and_then(|file| file.set_modified(SystemTime::now()))
+            .is_ok()
 }
 
 /// Debug information is most of a program, and each boot would copy it. Symbols stay, for backtraces.
@@ -185,10 +200,12 @@ fn prune(directory: &Path) -> io::Result<()> {
     let now = SystemTime::now();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
+        let modified = |path| fs::metadata(path).and_then(|metadata| metadata.modified());
         // Another process may be pruning too.
-        let Ok(stamped) = fs::metadata(&path).and_then(|metadata| metadata.modified()) else {
+        let Ok(made) = modified(path.clone()) else {
             continue;
         };
+        let stamped = modified(path.with_extension(DIGEST)).map_or(made, |asked| asked.max(made));
         if now.duration_since(stamped).is_ok_and(|age| age > KEEP) {
             let _ = fs::remove_file(&path);
         }
@@ -248,13 +265,25 @@ mod tests {
     #[test]
     fn only_what_nobody_asked_for_in_a_week_is_removed() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, days) in [("new", 6), ("old", 8)] {
+        let files = [
+            ("new.cpio", 6),
+            ("old.cpio", 8),
+            ("old.sha256", 8),
+            ("asked.cpio", 8),
+            ("asked.sha256", 6),
+        ];
+        for (name, days) in files {
             let file = File::create(directory.path().join(name)).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600))
                 .unwrap();
         }
         prune(directory.path()).unwrap();
-        assert!(directory.path().join("new").exists() && !directory.path().join("old").exists());
+        let mut left: Vec<_> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["asked.cpio", "asked.sha256", "new.cpio"]);
     }
 
     #[test]
