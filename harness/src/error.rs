@@ -62,7 +62,7 @@ pub enum Error {
     #[error("cannot find kernel-config/kernels.toml in {}; call ci/nlring, or set NLRING_ROOT to the source tree", .0.display())]
     NoTree(PathBuf),
     /// The report cannot be written where it should.
-    #[error("cannot write a report to {}: {source}; choose a directory of yours with --report DIR", path.display())]
+    #[error("cannot write a report to {}: {source}; {} with --report DIR", path.display(), if is_full(source) { "free some space, or choose another disk" } else { "choose a directory of yours" })]
     Report {
         /// The directory or file.
         path: PathBuf,
@@ -152,6 +152,8 @@ impl Error {
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match self {
+            // The person could not know, and no argument was wrong.
+            Self::Report { source, .. } if is_full(source) => 3,
             Self::UnknownGroup { .. }
             | Self::UnknownKernel { .. }
             | Self::NoTree(_)
@@ -175,4 +177,12 @@ impl Error {
             Self::Interrupted { number, .. } => u8::try_from(128 + number).unwrap_or(130),
         }
     }
+}
+
+/// Whether it is the disk that is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }

@@ -65,6 +65,10 @@ fn is_fresh(root: &Path, dep_info: &Path, stamp: &Path) -> bool {
     let Ok(real_root) = root.canonicalize() else {
         return false;
     };
+    // Stamped before the clock was set back: what is edited from now on would not look newer.
+    if built > SystemTime::now() {
+        return false;
+    }
     let sources = sources(&text);
     let manifests = MANIFESTS.iter().map(|name| root.join(name));
     !sources.is_empty()
@@ -124,6 +128,11 @@ mod tests {
         age("Cargo.lock", 10);
         assert!(!is_fresh(root, &dep_info, &stamp));
         age("Cargo.lock", 100);
+        let built = fs::metadata(&stamp).unwrap().modified().unwrap();
+        let future = SystemTime::now() + Duration::from_secs(1000);
+        File::open(&stamp).unwrap().set_modified(future).unwrap();
+        assert!(!is_fresh(root, &dep_info, &stamp), "the clock was set back");
+        File::open(&stamp).unwrap().set_modified(built).unwrap();
         age("a.rs", 10);
         assert!(!is_fresh(root, &dep_info, &stamp));
         fs::remove_file(&source).unwrap();

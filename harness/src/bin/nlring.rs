@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The `nlring` command.
 
+use std::io::Write as _;
+
 use clap::Parser;
 use clap::error::ErrorKind;
 use nlring_harness::command::Cli;
@@ -8,7 +10,8 @@ use nlring_harness::command::Cli;
 fn main() {
     let status = match Cli::try_parse() {
         Ok(cli) => cli.answer().unwrap_or_else(|error| {
-            eprintln!("nlring: {error}");
+            // Whoever cannot hear it has the exit status.
+            let _ = writeln!(std::io::stderr(), "nlring: {error}");
             error.exit_status()
         }),
         Err(refused) => refuse(&refused),

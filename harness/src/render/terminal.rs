@@ -2,6 +2,7 @@
 //! A live terminal: a bar for the whole, a line for each case at work, and the table at the end.
 
 use std::collections::HashMap;
+use std::io::Write as _;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -183,13 +184,15 @@ impl Renderer for Terminal {
             }
             Event::Reported { results, directory } => {
                 self.clear();
-                println!("{}", table(results));
-                println!(
-                    "{} in {}",
+                // A terminal that has gone away has no reader.
+                let _ = writeln!(
+                    std::io::stdout(),
+                    "{}\n{} in {}\nreport: {}",
+                    table(results),
                     results.totals,
-                    seconds(Duration::from_millis(results.duration_ms))
+                    seconds(Duration::from_millis(results.duration_ms)),
+                    directory.display()
                 );
-                println!("report: {}", directory.display());
             }
         }
     }
