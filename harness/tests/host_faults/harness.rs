@@ -13,7 +13,7 @@ use crate::ground::{Ended, Ground, await_that};
 
 pub const TESTS: &[Test] = &[
     ("the_harness_is_killed", |ground| {
-        let mut harness = ground.start("has_no_outcome");
+        let mut harness = ground.start("is_silent_in_a_job");
         harness.kill().unwrap();
         harness.wait().unwrap();
         ground.is_as_it_was();
@@ -22,18 +22,18 @@ pub const TESTS: &[Test] = &[
         assert_eq!(ground.builds(), 1);
     }),
     ("the_harness_is_interrupted", |ground| {
-        let harness = ground.start("has_no_outcome");
+        let harness = ground.start("is_silent_in_a_job");
         interrupted(ground, harness, Signal::SIGINT, 130);
     }),
     ("the_harness_is_told_to_end", |ground| {
-        let harness = ground.start("has_no_outcome");
+        let harness = ground.start("is_silent_in_a_job");
         interrupted(ground, harness, Signal::SIGTERM, 143);
     }),
     ("the_terminal_goes_away", |ground| {
         // `script` is the terminal. The shell in it hands the news on, as shells do, and stays to tell how
         // the harness ended; its first wait ends with the news.
         let status = ground.path("status");
-        let command = ground.command("has_no_outcome");
+        let command = ground.command("is_silent_in_a_job");
         let words = std::iter::once(command.get_program()).chain(command.get_args());
         let words: Vec<_> = words.map(|word| format!("'{}'", word.display())).collect();
         let line = format!(
