@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -27,6 +27,8 @@ const LATE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Drain {
     quoted: Arc<Mutex<Vec<u8>>>,
+    /// The stream, to see whether all that was written to it was read.
+    stream: OwnedFd,
     /// Closed when nobody is left who should write.
     stop: Option<PipeWriter>,
     thread: Option<JoinHandle<io::Result<()>>>,
@@ -84,7 +86,9 @@ impl Drain {
     ) -> Result<Self, VmError> {
         let quoted = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::clone(&quoted);
-        let (stopped, stop) = io::pipe().map_err(VmError::io("cannot make a pipe beside", log))?;
+        let failure = || VmError::io("cannot make a pipe beside", log);
+        let (stopped, stop) = io::pipe().map_err(failure())?;
+        let seen = stream.as_fd().try_clone_to_owned().map_err(failure())?;
         let thread = thread::spawn(move || {
             let (mut chunk, mut outcome) = ([0; 1 << 14], Ok(()));
             let mut until = None;
@@ -99,15 +103,11 @@ impl Drain {
                         }
                     }
                 }
+                // Held from the stream to the log, so that nothing is on its way where it is not.
+                let mut quoted = shared.lock().unwrap_or_else(PoisonError::into_inner);
                 match stream.read(&mut chunk) {
                     // Whatever happens to the log, the stream is read on: a VM must not block on it.
-                    Ok(count @ 1..) => {
-                        let result = on(
-                            &mut shared.lock().unwrap_or_else(PoisonError::into_inner),
-                            &chunk[..count],
-                        );
-                        outcome = outcome.and(result);
-                    }
+                    Ok(count @ 1..) => outcome = outcome.and(on(&mut quoted, &chunk[..count])),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Ok(0) | Err(_) => return outcome,
                 }
@@ -115,6 +115,7 @@ impl Drain {
         });
         Ok(Self {
             quoted,
+            stream: seen,
             stop: Some(stop),
             thread: Some(thread),
             log: log.to_owned(),
@@ -150,6 +151,19 @@ impl Drain {
             .lines()
             .find(|line| line.contains(text))
             .map(printable)
+    }
+
+    /// Waits until all that was written so far is in the log, which takes a moment where nobody writes on.
+    pub(crate) fn settle(&self) {
+        let until = Instant::now() + LATE;
+        let is_unread = || {
+            let _reading = self.quoted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut ends = [PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+            poll(&mut ends, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        };
+        while is_unread() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Reads what those wrote who are gone now, to the last byte; the log is whole then. The stream need not
@@ -254,6 +268,20 @@ mod tests {
         writer.write_all(said.as_bytes()).unwrap();
         drain.finish().unwrap();
         assert_eq!(std::fs::read_to_string(log.path()).unwrap(), said);
+    }
+
+    #[test]
+    fn what_was_written_is_in_the_log_once_that_has_settled() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let (reader, mut writer) = io::pipe().unwrap();
+        let drain = Drain::into_log(reader, log.path(), b"").unwrap();
+        for round in 1..=100 {
+            writer.write_all(&[b'x'; 10_000]).unwrap();
+            drain.settle();
+            let size = std::fs::metadata(log.path()).unwrap().len();
+            assert_eq!(size, round * 10_000);
+        }
+        drop((writer, drain));
     }
 
     #[test]

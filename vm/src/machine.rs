@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A VM: booted or restored, asked to do jobs, powered off.
 
-use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -236,18 +235,14 @@ impl Vm {
     /// # Errors
     /// QEMU refuses or takes too long, or this VM, which is virtme-ng's, has no monitor.
     pub fn save(&mut self) -> Result<Snapshot, VmError> {
-        let log = &self.qemu.log;
-        let monitor = self.qemu.monitor.as_mut();
-        let monitor = monitor.ok_or(io::ErrorKind::Unsupported.into());
-        let saved = monitor.and_then(|monitor| {
-            let mut snapshot = Snapshot::empty()?;
-            snapshot.said =
-                monitor.save(&snapshot.path(), self.deadlines.save(), || fs::read(log))?;
+        let saved = Snapshot::empty().and_then(|mut snapshot| {
+            let file = snapshot.path();
+            snapshot.said = self.qemu.save(&file, self.deadlines.save())?;
             Ok(snapshot)
         });
         saved.map_err(VmError::io(
             "cannot take a snapshot (try --cold) of the VM with console",
-            log,
+            &self.qemu.log,
         ))
     }
 

@@ -2,6 +2,7 @@
 //! The process that is a VM, what comes out of it besides messages, and how it ended.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,16 @@ impl Qemu {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Has the VM's state written to `file`, and returns what its console had said by then.
+    pub(crate) fn save(&mut self, file: &Path, deadline: Duration) -> io::Result<Vec<u8>> {
+        let monitor = self.monitor.as_mut();
+        let monitor = monitor.ok_or(io::Error::from(io::ErrorKind::Unsupported))?;
+        monitor.save(file, deadline, || {
+            self.console.settle();
+            fs::read(&self.log)
+        })
     }
 
     /// The error for a VM that was of no use when `tried` was. It is gone, and its console read to the end,

@@ -46,7 +46,7 @@ pub const TESTS: &[Test] = &[
 fn entries(ground: &Ground) -> Vec<PathBuf> {
     ground.run("behaves").with(0);
     let cache = ground.path("cache/nlring");
-    let found = ["kernels", "initramfs", "accelerator", "digest"]
+    let found = ["kernels", "initramfs", "snapshots", "accelerator", "digest"]
         .into_iter()
         .flat_map(|kind| files(&cache.join(kind)))
         .filter(|path| fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 0));
