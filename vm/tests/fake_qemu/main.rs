@@ -14,6 +14,7 @@ mod snapshot;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
@@ -41,6 +42,11 @@ fn main() -> ExitCode {
                 let start = Instant::now();
                 test(name);
                 assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+                // What was killed and is nobody's child here is gone a moment later.
+                let until = Instant::now() + MOMENT;
+                while !left(name).is_empty() && Instant::now() < until {
+                    thread::sleep(Duration::from_millis(5));
+                }
                 let left = left(name);
                 assert!(left.is_empty(), "left behind: {left:?}");
                 Ok(())
@@ -54,6 +60,9 @@ type Test = (&'static str, fn(&str));
 
 /// A test of a few deadlines, each of a second at most, is over by then also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For a process that was killed to be gone.
+const MOMENT: Duration = Duration::from_secs(5);
 
 fn console(name: &str) -> PathBuf {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-qemu");
