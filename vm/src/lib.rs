@@ -4,8 +4,8 @@
 //! The way through this crate is the way to a verdict: [`matrix`] says which kernels there are,
 //! [`kernel`] makes one of them out of its base, the series and the fragments and keeps it in the
 //! [`Cache`], [`initramfs`] packs the guest, [`accelerator`] finds out what can run it here, [`machine`]
-//! boots it, or restores it from a [`Snapshot`], and carries jobs to its agent and outcomes back. Nothing
-//! here knows what a job does.
+//! boots it, or restores it from a [`Snapshot`], and carries jobs to its agent and outcomes back; [`symbols`]
+//! tells lines of the kernel's source. Nothing here knows what a job does.
 
 pub mod accelerator;
 mod cache;
@@ -29,6 +29,7 @@ mod qemu;
 pub mod selftests;
 mod snapshot;
 pub mod snapshot_store;
+pub mod symbols;
 pub mod topology;
 mod tsc;
 pub mod virtme;
