@@ -87,7 +87,8 @@ pub struct Case {
     pub deadline: Duration,
     /// Whether no other VM may run beside its own.
     pub alone: bool,
-    /// What the kernel log must show, if this case provokes a splat on purpose.
+    /// The splat that this case provokes, if it does: its kind, and what stands in its headline, as
+    /// `kasan: use-after-free in f`. It passes if that comes and no other.
     pub expects_splat: Option<&'static str>,
     /// The [clauses](crate::clause) of which it would notice if one were broken: their ids, with spaces
     /// between them.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nlring_cases::Topology;
 use nlring_channel::{Outcome, Status};
 use nlring_vm::machine::CAPTURE;
+use nlring_vm::symbols::Symbols;
 
 use crate::loss::Loss;
 use crate::names::group_word;
@@ -16,7 +17,7 @@ use crate::plan::Planned;
 use crate::report;
 use crate::results::CaseResult;
 use crate::room::{Demand, Room};
-use crate::splat::Scan;
+use crate::splat::{Scan, decoded};
 use crate::unknown_case;
 use crate::verdict::{Testimony, Verdict, judge};
 
@@ -28,6 +29,9 @@ pub trait Hypervisor: Send + Sync {
 
     /// What a VM of `kernel` on `stage` takes, in MiB of memory.
     fn memory_mib(&self, kernel: &str, stage: Stage) -> u32;
+
+    /// The image of `kernel` with its symbols, if there is one.
+    fn symbols(&self, kernel: &str) -> Option<&Path>;
 
     /// By how much a case's deadline and waits are stretched on what these VMs run on, with this kernel.
     fn patience(&self, kernel: &str) -> u32;
@@ -217,6 +221,10 @@ fn sit(
         }
     };
     let log = Scan::of_file(&console).map_err(|error| error.to_string());
+    let decoded = log
+        .iter()
+        .find(|scan| !scan.splats.is_empty())
+        .map(|scan| keep_decoded(scan, hypervisor.symbols(kernel), &folder));
     let is_alone = heard.len() == 1;
     let mut results = Vec::new();
     for ((planned, job), (testimony, took)) in rounds.iter().zip(1..).zip(heard) {
@@ -240,6 +248,11 @@ fn sit(
         });
         for splat in log.iter().flat_map(|scan| &scan.splats) {
             result.evidence.push(format!("kernel log: {splat}"));
+            let fingerprint = splat.fingerprint();
+            result.evidence.push(format!("fingerprint: {fingerprint}"));
+        }
+        if log.iter().any(|scan| !scan.splats.is_empty()) {
+            result.evidence.extend(decoded.clone());
         }
         if console.exists() {
             let folder = first.folder();
@@ -251,6 +264,29 @@ fn sit(
     }
     keep_captures(&folder, first, &mut results);
     results
+}
+
+/// Writes the splats, with the lines of the source as far as the kernel's image tells them, into the folder.
+/// The evidence for that.
+fn keep_decoded(scan: &Scan, image: Option<&Path>, folder: &Path) -> String {
+    let text = match image.map(Symbols::of).transpose() {
+        Ok(symbols) => decoded::write(scan, &|function, offset, size| {
+            let symbols = symbols.as_ref();
+            symbols.map_or_else(Vec::new, |symbols| symbols.lines(function, offset, size))
+        }),
+        Err(error) => {
+            let text = decoded::write(scan, &|_, _, _| Vec::new());
+            format!("no lines of the source: {error}\n\n{text}")
+        }
+    };
+    let path = folder.join("splat.txt");
+    match fs::write(&path, text) {
+        Ok(()) => {
+            let folder = folder.file_name().unwrap_or_default().to_string_lossy();
+            format!("splat: {folder}/splat.txt")
+        }
+        Err(error) => format!("cannot write {}: {error}", path.display()),
+    }
 }
 
 /// Captures of the NICs are evidence where a round failed; elsewhere they are but large.

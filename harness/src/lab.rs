@@ -401,6 +401,10 @@ impl Hypervisor for Lab {
         }
     }
 
+    fn symbols(&self, kernel: &str) -> Option<&Path> {
+        Some(&self.kernels[kernel].kernel.vmlinux)
+    }
+
     fn patience(&self, kernel: &str) -> u32 {
         let debug = self.kernels[kernel].kernel.debug;
         nlring_vm::deadline::patience(self.accelerator.name, debug)

@@ -121,7 +121,7 @@ impl CaseResult {
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.evidence.iter().filter_map(|line| {
             let (kind, path) = line.split_once(": ")?;
-            let kind = ["console", "capture"]
+            let kind = ["console", "capture", "splat"]
                 .into_iter()
                 .find(|known| *known == kind)?;
             let is_below = Path::new(path)

@@ -373,6 +373,10 @@ impl Hypervisor for NotNeeded {
         0
     }
 
+    fn symbols(&self, _: &str) -> Option<&std::path::Path> {
+        None
+    }
+
     fn patience(&self, _: &str) -> u32 {
         1
     }

@@ -49,7 +49,8 @@ pub enum Testimony {
 ///
 /// The log is heard first: a scan that could not be made is `infra`, whatever the guest said; a splat
 /// that was not announced fails the case, also when the guest was lost to it, and so does a panic of which
-/// QEMU knows and the log does not; a guest that never was ready has proved nothing either way.
+/// QEMU knows and the log does not; a guest that never was ready has proved nothing either way. Where a
+/// splat is announced, a pass needs it.
 #[must_use]
 pub fn judge(
     testimony: &Testimony,
@@ -71,8 +72,7 @@ pub fn judge(
         (Testimony::Outcome(_), Err(why)) => return (Verdict::Infra, why.clone()),
         (_, Ok(scan)) => &scan.splats,
     };
-    let announced_by = |splat: &&Splat| announced.is_some_and(|text| splat.contains(text));
-    if let Some(splat) = splats.iter().find(|splat| !announced_by(splat)) {
+    if let Some(splat) = unannounced(splats, announced) {
         let guest = match testimony {
             Testimony::Outcome(Outcome {
                 status: Status::Pass,
@@ -99,14 +99,24 @@ pub fn judge(
     match (outcome.status, announced) {
         (Status::Pass, Some(text)) if splats.is_empty() => (
             Verdict::Fail,
-            format!(
-                "the announced splat did not come: no line of the kernel log's splats has {text:?}"
-            ),
+            format!("the announced splat did not come: the kernel's log has none that is {text:?}"),
         ),
         (Status::Pass, _) => (Verdict::Pass, outcome.detail.clone()),
         (Status::Fail, _) => (Verdict::Fail, outcome.detail.clone()),
         (Status::Skip, _) => (Verdict::Skip, outcome.detail.clone()),
     }
+}
+
+/// The first splat that is not the announced one. What came before the case began is not, nor is another
+/// that has the same words: the same may come again, but from the same place.
+fn unannounced<'a>(splats: &'a [Splat], announced: Option<&str>) -> Option<&'a Splat> {
+    let mut announced_one = None;
+    splats.iter().find(|splat| {
+        let is_meant = splat.job.is_some()
+            && announced.is_some_and(|announcement| splat.is_announced_by(announcement));
+        let fingerprint = splat.fingerprint();
+        !is_meant || *announced_one.get_or_insert_with(|| fingerprint.clone()) != fingerprint
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +126,7 @@ mod tests {
     use super::*;
 
     const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
+    const BEGINS: &str = "[    0.500000] nlring: job 1 begins: a_case, seed 7\n";
     const WARNING: &str =
         "[    1.000000] WARNING: CPU: 0 PID: 9 at net/netlink/ring.c:7 ring_take+0x1/0x2\n";
 
@@ -128,7 +139,7 @@ mod tests {
     }
 
     fn log(lines: &str) -> Result<Scan, String> {
-        Scan::of(&format!("{BANNER}{lines}")).map_err(|error| error.to_string())
+        Scan::of(&format!("{BANNER}{BEGINS}{lines}")).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -194,35 +205,35 @@ mod tests {
             (
                 outcome(Status::Pass),
                 log(WARNING),
-                Some("ring_take"),
+                Some("warning: ring_take"),
                 Verdict::Pass,
                 "said",
             ),
             (
                 outcome(Status::Pass),
                 log(""),
-                Some("ring_take"),
+                Some("warning: ring_take"),
                 Verdict::Fail,
                 "did not come",
             ),
             (
                 outcome(Status::Pass),
                 log(WARNING),
-                Some("ring_give"),
+                Some("warning: ring_give"),
                 Verdict::Fail,
                 "WARNING",
             ),
             (
                 outcome(Status::Fail),
                 log(WARNING),
-                Some("ring_take"),
+                Some("warning: ring_take"),
                 Verdict::Fail,
                 "said",
             ),
             (
                 outcome(Status::Skip),
                 log(""),
-                Some("ring_take"),
+                Some("warning: ring_take"),
                 Verdict::Skip,
                 "said",
             ),
@@ -231,7 +242,7 @@ mod tests {
             (
                 lost(),
                 log(WARNING),
-                Some("ring_take"),
+                Some("warning: ring_take"),
                 Verdict::Infra,
                 "lost",
             ),
@@ -239,8 +250,8 @@ mod tests {
             (reset(), log(""), None, Verdict::Infra, "crash: so"),
             (reset(), log(WARNING), None, Verdict::Fail, "crash: so"),
             (panicked(), log(""), None, Verdict::Fail, "pvpanic, and not in its log: crash: so"),
-            (panicked(), log(WARNING), None, Verdict::Fail, "ring_take+0x1/0x2 (line 2, warning); crash: so"),
-            (panicked(), log(WARNING), Some("ring_take"), Verdict::Fail, "pvpanic"),
+            (panicked(), log(WARNING), None, Verdict::Fail, "(line 3, warning 56a4ee1b); crash: so"),
+            (panicked(), log(WARNING), Some("warning: ring_take"), Verdict::Fail, "pvpanic"),
             (panicked(), unreadable(), None, Verdict::Infra, "crash: so"),
             (panicked_in_boot(), log(""), None, Verdict::Infra, "crash: so"),
             (no_guest(), log(""), None, Verdict::Infra, "no guest"),
@@ -258,6 +269,40 @@ mod tests {
                 "{testimony:?} {log:?} {announced:?}: {detail}"
             );
             assert!(!detail.contains('\n'), "{detail}");
+        }
+    }
+
+    #[test]
+    fn a_pass_needs_the_announced_splat_and_no_other() {
+        let again = WARNING.replace("1.000000", "2.000000");
+        let elsewhere = format!("{again}[    2.000000] RIP: 0010:ring_poll+0x1/0x2\n");
+        let before = |lines: &str| {
+            Scan::of(&format!("{BANNER}{lines}{BEGINS}")).map_err(|error| error.to_string())
+        };
+        let announced = "warning: ring_take";
+        for (log, announced, verdict, said) in [
+            (log(WARNING), announced, Verdict::Pass, "said"),
+            (
+                log(&[WARNING, &again].concat()),
+                announced,
+                Verdict::Pass,
+                "said",
+            ),
+            (
+                log(&[WARNING, &elsewhere].concat()),
+                announced,
+                Verdict::Fail,
+                "line 4",
+            ),
+            (log(""), announced, Verdict::Fail, "did not come"),
+            (log(WARNING), "kasan: ring_take", Verdict::Fail, "line 3"),
+            (log(WARNING), "ring_take", Verdict::Fail, "line 3"),
+            (log(WARNING), "warning: ring_give", Verdict::Fail, "line 3"),
+            (before(WARNING), announced, Verdict::Fail, "line 2"),
+        ] {
+            let (got, detail) = judge(&outcome(Status::Pass), &log, Some(announced));
+            assert_eq!(got, verdict, "{log:?} {announced}: {detail}");
+            assert!(detail.contains(said), "{log:?} {announced}: {detail}");
         }
     }
 }

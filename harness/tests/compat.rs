@@ -54,6 +54,10 @@ impl Hypervisor for Puppets {
         1024
     }
 
+    fn symbols(&self, _: &str) -> Option<&Path> {
+        None
+    }
+
     fn patience(&self, _: &str) -> u32 {
         5
     }

@@ -53,6 +53,10 @@ impl Hypervisor for Crowd {
         256
     }
 
+    fn symbols(&self, _: &str) -> Option<&Path> {
+        None
+    }
+
     fn patience(&self, _: &str) -> u32 {
         1
     }

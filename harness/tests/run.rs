@@ -30,6 +30,8 @@ const BANNER: &str = "[    0.000000] Linux version 6.1.1 (a@b) #1 SMP\n";
 const WARNING: &str =
     "[    1.000000] WARNING: CPU: 0 PID: 9 at net/netlink/ring.c:7 ring_take+0x1/0x2\n";
 
+const ANNOUNCED: Option<&str> = Some("warning: ring_take");
+
 /// VMs that do what the name of the case says.
 struct Puppets;
 
@@ -58,6 +60,10 @@ impl Hypervisor for Puppets {
 
     fn memory_mib(&self, _: &str, _: Stage) -> u32 {
         256
+    }
+
+    fn symbols(&self, _: &str) -> Option<&Path> {
+        Some(Path::new("/nonexistent/vmlinux"))
     }
 
     fn patience(&self, _: &str) -> u32 {
@@ -106,8 +112,13 @@ impl Guest for Puppet {
             "is_lost_in_the_third_round" if self.jobs == 3 => {
                 return Err(String::from("lost the VM: QEMU ended").into());
             }
-            "warns" | "warns_as_announced" => {
+            "warns" | "warns_as_announced" | "warns_otherwise_than_announced" => {
                 self.log(WARNING);
+                Status::Pass
+            }
+            "warns_as_announced_and_once_more" => {
+                self.log(WARNING);
+                self.log(&WARNING.replace("ring_take", "ring_give"));
                 Status::Pass
             }
             "loses_its_log" => {
@@ -160,7 +171,7 @@ const fn case(name: &'static str, kernel: Kernel, expects_splat: Option<&'static
     }
 }
 
-static CASES: [Case; 15] = [
+static CASES: [Case; 17] = [
     case("is_unknown_to_the_guest", Kernel::Ringed, None),
     case("says_pass", Kernel::Ringed, None),
     case("says_fail", Kernel::Ringed, None),
@@ -169,12 +180,18 @@ static CASES: [Case; 15] = [
     case("is_lost_to_a_splat", Kernel::Ringed, None),
     case("panics_unheard", Kernel::Ringed, None),
     case("warns", Kernel::Ringed, None),
-    case("warns_as_announced", Kernel::Ringed, Some("ring_take")),
+    case("warns_as_announced", Kernel::Ringed, ANNOUNCED),
     case(
-        "announces_and_does_not_warn",
+        "warns_as_announced_and_once_more",
         Kernel::Ringed,
-        Some("ring_take"),
+        ANNOUNCED,
     ),
+    case(
+        "warns_otherwise_than_announced",
+        Kernel::Ringed,
+        Some("warning: ring_give"),
+    ),
+    case("announces_and_does_not_warn", Kernel::Ringed, ANNOUNCED),
     case("loses_its_log", Kernel::Ringed, None),
     case("never_powers_off", Kernel::Ringed, None),
     case("warns_at_power_off", Kernel::Ringed, None),
@@ -286,7 +303,9 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
         ("says_skip", Verdict::Skip),
         ("warns", Verdict::Fail),
         ("warns_as_announced", Verdict::Pass),
+        ("warns_as_announced_and_once_more", Verdict::Fail),
         ("warns_at_power_off", Verdict::Fail),
+        ("warns_otherwise_than_announced", Verdict::Fail),
     ];
     assert_eq!(
         verdicts.into_iter().collect::<Vec<_>>(),
@@ -352,6 +371,43 @@ fn every_way_of_a_vm_has_its_verdict_in_the_report() {
     let written = fs::read_to_string(directory.path().join("results.json")).unwrap();
     assert_eq!(serde_json::from_str::<Results>(&written).unwrap(), results);
     assert_eq!(results.totals.exit_status(), 1);
+}
+
+#[test]
+fn a_splat_is_kept_with_its_fingerprint_also_where_the_kernels_image_is_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let (results, _) = run(&request(&[]), 1, directory.path());
+    let mut fingerprints: BTreeMap<&str, &str> = BTreeMap::new();
+    for case in &results.cases {
+        let evidence = |what| {
+            case.evidence
+                .iter()
+                .find_map(|line| line.strip_prefix(what))
+        };
+        let path = directory.path().join(&case.name).join("splat.txt");
+        let Some(fingerprint) = evidence("fingerprint: ") else {
+            assert!(!path.exists(), "{case:?}");
+            continue;
+        };
+        let hash = fingerprint.split(' ').next().unwrap();
+        let log = evidence("kernel log: ").unwrap();
+        assert!(log.ends_with(&format!(", warning {hash})")), "{log}");
+        fingerprints.insert(&case.name, hash);
+        assert_eq!(
+            evidence("splat: "),
+            Some(&*format!("{}/splat.txt", case.name))
+        );
+        let text = fs::read_to_string(path).unwrap();
+        for part in [
+            "no lines of the source: cannot read /nonexistent/vmlinux",
+            fingerprint,
+            "\nWARNING: CPU: 0 PID: 9 at net/netlink/ring.c:7 ring_take+0x1/0x2\n",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    assert_eq!(fingerprints["warns"], fingerprints["is_lost_to_a_splat"]);
+    assert_eq!(fingerprints.len(), 6, "{fingerprints:?}");
 }
 
 #[test]

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The corpus of the splat detector: a folder for each log, with what must be found in it.
 //!
-//! `expected` is `clean`, `unreadable`, or a line `kind: headline` for each splat, in order. Written from
-//! the kernel's own formats; a log that was judged wrongly in earnest belongs here, under the name of
-//! what was wrong.
+//! `expected` is `clean`, `unreadable`, or for each splat, in order, a line `kind: headline`, one with the job
+//! that it fell into, if any, and one with what its fingerprint is made of. A log that was judged wrongly in
+//! earnest belongs here, under the name of what was wrong.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -17,14 +18,15 @@ fn every_log_of_the_corpus_is_judged_as_expected() {
     let mut seen = 0;
     for entry in fs::read_dir(&corpus).unwrap() {
         let folder = entry.unwrap().path();
+        if !folder.is_dir() {
+            continue;
+        }
         let expected = fs::read_to_string(folder.join("expected")).unwrap();
         let found = describe(&folder.join("console.log"));
         seen += 1;
         if found != expected {
             let name = folder.file_name().unwrap().to_string_lossy();
-            wrong.push(format!(
-                "{name}\n  expected: {expected:?}\n  found:    {found:?}"
-            ));
+            wrong.push(format!("{name}, expected:\n{expected}found:\n{found}"));
         }
     }
     assert!(
@@ -43,9 +45,13 @@ fn describe(log: &Path) -> String {
     if scan.splats.is_empty() {
         return String::from("clean\n");
     }
-    let lines = scan
-        .splats
-        .iter()
-        .map(|splat| format!("{}: {}\n", splat.kind, splat.headline));
-    lines.collect()
+    let mut text = String::new();
+    for splat in &scan.splats {
+        let _ = writeln!(text, "{}: {}", splat.kind, splat.headline);
+        if let Some(job) = splat.job {
+            let _ = writeln!(text, "  job {job}");
+        }
+        let _ = writeln!(text, "  in {}", splat.fingerprint().frames.join(" < "));
+    }
+    text
 }

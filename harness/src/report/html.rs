@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The page for people: one file, which needs no server and nothing from elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
 use askama::Template;
 use nlring_channel::LOG_MARK;
@@ -9,7 +10,7 @@ use nlring_channel::LOG_MARK;
 use super::chart;
 use crate::rate::{self, Rate};
 use crate::results::{CaseResult, Results};
-use crate::splat::Scan;
+use crate::splat::{self, Scan, decoded};
 
 /// Of a console, what is shown at most besides splats and what is around them, in lines.
 const SHOWN: usize = 200;
@@ -99,8 +100,8 @@ fn row(case: &CaseResult, is_open: bool, console: Vec<Line>) -> String {
     let evidence = case.evidence.iter().map(|line| {
         let (what, told) = line.split_once(": ").unwrap_or(("", line));
         match what {
-            "console" | "capture" => (what, told, true),
-            "again" | "kernel log" => (what, told, false),
+            "console" | "capture" | "splat" => (what, told, true),
+            "again" | "fingerprint" | "kernel log" => (what, told, false),
             _ => ("seen", line.as_str(), false),
         }
     });
@@ -127,17 +128,20 @@ fn rate_row(rate: &Rate<'_>) -> String {
 
 /// What is shown of the case's console.
 fn console(case: &CaseResult, directory: &Path) -> Vec<Line> {
-    let path = case
-        .evidence
-        .iter()
-        .find_map(|line| line.strip_prefix("console: "));
-    path.and_then(|path| std::fs::read(directory.join(PathBuf::from(path))).ok())
-        .map(|log| excerpt(&String::from_utf8_lossy(&log)))
+    let file = |kind: &str| {
+        let (_, path) = case.files().find(|(what, _)| *what == kind)?;
+        let bytes = std::fs::read(directory.join(path)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let decoded = file("splat").unwrap_or_default();
+    file("console")
+        .map(|log| excerpt(&log, &decoded::read(&decoded)))
         .unwrap_or_default()
 }
 
-/// A log from where the case begins, or its end; and each splat, marked.
-fn excerpt(log: &str) -> Vec<Line> {
+/// A log from where the case begins, or its end; and each splat, marked, with where in the source it is
+/// by `decoded`.
+fn excerpt(log: &str, decoded: &HashMap<&str, &str>) -> Vec<Line> {
     let lines: Vec<&str> = log.lines().collect();
     let mut is_splat = vec![false; lines.len()];
     let scan = Scan::of(log).unwrap_or_default();
@@ -164,8 +168,13 @@ fn excerpt(log: &str) -> Vec<Line> {
             });
             left_out = 0;
         }
+        let text = text.trim_end();
+        let place = decoded.get(splat::without_time(text));
         shown.push(Line {
-            text: text.trim_end_matches('\r').to_owned(),
+            text: match place {
+                Some(place) if is_splat[number] => format!("{text}  {place}"),
+                _ => text.to_owned(),
+            },
             is_splat: is_splat[number],
         });
     }
@@ -201,14 +210,23 @@ mod tests {
         let log = "[    0.000000] Linux version 6.1\r\n".to_owned()
             + &"[    0.100000] dull\n".repeat(100)
             + "[    0.150000] nlring: job 1 begins: frames_are_whole, seed 77\n"
-            + "[    0.200000] kernel BUG at <a>.c:1!\n[    0.200000] Call Trace:\n";
+            + "[    0.200000] kernel BUG at <a>.c:1!\n[    0.200000] Call Trace:\n"
+            + "[    0.200000]  ring_take+0x1/0x2\n";
         std::fs::create_dir(directory.path().join("x")).unwrap();
         std::fs::write(directory.path().join("x/console.log"), log).unwrap();
-        let page = render(&example(), directory.path());
+        let decoded = "Call Trace:\n ring_take+0x1/0x2\tnet/netlink/ring.c:7\n";
+        std::fs::write(directory.path().join("x/splat.txt"), decoded).unwrap();
+        let mut results = example();
+        for case in &mut results.cases {
+            case.evidence.push(String::from("splat: x/splat.txt"));
+        }
+        let page = render(&results, directory.path());
         let place = |text: &str| page.find(text).unwrap_or_else(|| panic!("{text}: {page}"));
         assert!(place("2 of 4 cases did not pass") < place("frames_are_whole"));
         assert!(place("frames_are_whole") < place("frames_stand_in_order"));
         place("<mark>[    0.200000] kernel BUG at &#60;a&#62;.c:1!</mark>");
+        place("<mark>[    0.200000]  ring_take+0x1/0x2  net/netlink/ring.c:7</mark>");
+        place("<a href=\"x/splat.txt\">");
         place("packet 8 before 7 # &#60;oops&#62;");
         place("[99 lines are left out]");
         place("<a href=\"x/console.log\">");
