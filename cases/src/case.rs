@@ -34,6 +34,8 @@ pub enum Group {
     Cost,
     /// The kernel's own selftests say the same with the series and without.
     Compat,
+    /// What the kernel complains of is heard.
+    Witness,
 }
 
 impl Group {
@@ -41,7 +43,7 @@ impl Group {
     /// group.
     #[must_use]
     pub fn is_on_request(self) -> bool {
-        matches!(self, Self::Cost | Self::Compat)
+        matches!(self, Self::Cost | Self::Compat | Self::Witness)
     }
 
     /// Whether its cases run the ring library's examples, which have to be there.
@@ -68,7 +70,9 @@ pub enum Kernel {
     Ringed,
     /// One without it: unpatched, or with the option off.
     Plain,
-    /// Either.
+    /// One that watches itself.
+    Debug,
+    /// Any.
     Any,
 }
 
@@ -143,6 +147,15 @@ impl Case {
     pub const fn alone(self) -> Self {
         Self {
             alone: true,
+            ..self
+        }
+    }
+
+    /// The same, which provokes this splat.
+    #[must_use]
+    pub const fn expecting(self, splat: &'static str) -> Self {
+        Self {
+            expects_splat: Some(splat),
             ..self
         }
     }

@@ -28,17 +28,24 @@ impl Child {
         }
     }
 
+    /// Waits for its end, which has to be a good one. What it says is an error.
+    pub(crate) fn join(self) -> anyhow::Result<()> {
+        let pid = self.pid;
+        let status = self.wait()?;
+        anyhow::ensure!(
+            status == WaitStatus::Exited(pid, 0),
+            "the child ended so: {status:?}"
+        );
+        Ok(())
+    }
+
     /// Waits for its end. What it says is an error.
-    pub(crate) fn join(mut self) -> anyhow::Result<()> {
+    pub(crate) fn wait(mut self) -> anyhow::Result<WaitStatus> {
         let mut error = String::new();
         self.said.read_to_string(&mut error)?;
         let status = waitpid(self.pid, None)?;
         anyhow::ensure!(error.is_empty(), "{error}");
-        anyhow::ensure!(
-            status == WaitStatus::Exited(self.pid, 0),
-            "the child ended so: {status:?}"
-        );
-        Ok(())
+        Ok(status)
     }
 
     /// Kills it, and waits until it is gone.

@@ -88,6 +88,7 @@ mod tx_races;
 mod tx_verdicts;
 mod tx_waits;
 mod walker;
+mod witness;
 
 pub(crate) use case::case;
 pub use case::{Case, Group, Kernel, Setting, Topology, Unmet};

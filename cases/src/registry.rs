@@ -9,7 +9,7 @@ use crate::{
     multicast_refusal, multicast_ring, old_program, ordering, ordering_copies, ordering_queues,
     ordering_senders, ordering_steered, ordering_wrap, ownership, poll, poll_tear_down,
     publication, races, scribbles, setup, subsystems, tap, twin, tx, tx_errors, tx_races,
-    tx_verdicts, tx_waits,
+    tx_verdicts, tx_waits, witness,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -56,6 +56,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         examples::CASES,
         cost::CASES,
         &compat::cases(),
+        &witness::cases(),
     ]
     .concat();
     cases.sort_by_key(|case| case.group);

@@ -83,7 +83,7 @@ pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Er
         series: entry.series,
         ringed: entry.ringed,
         group: entry.group.clone(),
-        on_request: entry.debug,
+        debug: entry.debug,
     };
     let mut candidates: Vec<_> = matrix.entries().iter().map(candidate).collect();
     if let Some(name) = asked.filter(|name| name.contains(WITH_MUTANT)) {

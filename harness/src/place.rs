@@ -18,8 +18,8 @@ pub struct Candidate {
     pub ringed: bool,
     /// The group of cases that it is for, where it is not for all.
     pub group: Option<String>,
-    /// Whether it is used only where it is asked for.
-    pub on_request: bool,
+    /// Whether it watches itself; it is used only where it is asked for, or needed.
+    pub debug: bool,
 }
 
 /// Kernels of one base and one configuration that differ in nothing but the series.
@@ -70,7 +70,7 @@ pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
                 kernel.name
             ));
         }
-        None if case.group.is_on_request() => {
+        None if case.group.is_on_request() && case.kernel != Kernel::Debug => {
             return Err(format!(
                 "needs a kernel that is for the group {group}; {} is not",
                 kernel.name
@@ -78,14 +78,16 @@ pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
         }
         _ => {}
     }
-    match (case.kernel, kernel.ringed) {
-        (Kernel::Ringed, false) => Err(format!(
-            "needs a kernel with memory-mapped netlink; {} has none",
-            kernel.name
+    let name = &kernel.name;
+    match case.kernel {
+        Kernel::Ringed if !kernel.ringed => Err(format!(
+            "needs a kernel with memory-mapped netlink; {name} has none"
         )),
-        (Kernel::Plain, true) => Err(format!(
-            "needs a kernel without memory-mapped netlink; {} has it",
-            kernel.name
+        Kernel::Plain if kernel.ringed => Err(format!(
+            "needs a kernel without memory-mapped netlink; {name} has it"
+        )),
+        Kernel::Debug if !kernel.debug => Err(format!(
+            "needs a kernel that watches itself; {name} does not"
         )),
         _ => Ok(()),
     }
@@ -106,19 +108,21 @@ pub fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Pl
             },
         };
     }
-    let fits = |kernel: &&Candidate| !kernel.on_request && satisfies(case, kernel).is_ok();
+    let fits = |kernel: &&Candidate| {
+        kernel.debug == (case.kernel == Kernel::Debug) && satisfies(case, kernel).is_ok()
+    };
     match matrix.iter().find(fits) {
         Some(kernel) => Place::On(kernel.name.clone()),
         None => Place::Nowhere {
             kernel: None,
-            requirement: match case.kernel {
-                Kernel::Plain => String::from(
-                    "needs a kernel without memory-mapped netlink; kernels.toml names none",
-                ),
-                _ => String::from(
-                    "needs a kernel with memory-mapped netlink; kernels.toml names none",
-                ),
-            },
+            requirement: format!(
+                "needs a kernel {}; kernels.toml names none",
+                match case.kernel {
+                    Kernel::Plain => "without memory-mapped netlink",
+                    Kernel::Debug => "that watches itself",
+                    Kernel::Ringed | Kernel::Any => "with memory-mapped netlink",
+                }
+            ),
         },
     }
 }

@@ -256,7 +256,7 @@ mod tests {
                 series: true,
                 ringed,
                 group: None,
-                on_request: false,
+                debug: false,
             })
             .to_vec()
     }
@@ -269,7 +269,7 @@ mod tests {
             series,
             ringed,
             group: Some(String::from("compat")),
-            on_request: false,
+            debug: false,
         };
         let mut matrix = vec![
             of_group("6.1-compat-plain", false, false),
@@ -319,9 +319,39 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_on_request_is_not_taken_unasked() {
+    fn a_kernel_that_watches_itself_is_taken_where_it_is_needed() {
+        static WITNESS: [Case; 1] = [case("a_fault_is_heard", Group::Witness, Kernel::Debug)];
         let mut matrix = matrix();
-        matrix[0].on_request = true;
+        let planned = |matrix: &[Candidate], group, kernel| {
+            let request = Request {
+                group,
+                kernel,
+                ..everything()
+            };
+            plan(&WITNESS, matrix, &request).map(|plan| plan[0].place.clone())
+        };
+        let group = Some("witness");
+        let place = planned(&matrix, group, None).unwrap();
+        assert!(matches!(place, Place::Nowhere { kernel: None, .. }));
+        let place = planned(&matrix, group, Some("6.1")).unwrap();
+        let Place::Nowhere { requirement, .. } = place else {
+            panic!("{place:?}")
+        };
+        assert_eq!(
+            requirement,
+            "needs a kernel that watches itself; 6.1 does not"
+        );
+        matrix[1].debug = true;
+        let on = Place::On(String::from("6.1-off"));
+        assert_eq!(planned(&matrix, group, None).unwrap(), on);
+        assert_eq!(planned(&matrix, group, Some("6.1-off")).unwrap(), on);
+        assert!(planned(&matrix, None, None).is_err(), "unasked");
+    }
+
+    #[test]
+    fn a_kernel_that_watches_itself_is_not_taken_unasked() {
+        let mut matrix = matrix();
+        matrix[0].debug = true;
         let chosen = |kernel| {
             let request = Request {
                 kernel,

@@ -185,7 +185,7 @@ fn run(cases: &'static [Case], report: &Path) -> (Results, Recorder) {
         series,
         ringed,
         group: Some(String::from("compat")),
-        on_request: false,
+        debug: false,
     };
     let matrix = [
         candidate("c-plain", false, false),

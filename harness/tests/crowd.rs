@@ -128,7 +128,7 @@ fn run(
         series: true,
         ringed: true,
         group: None,
-        on_request: false,
+        debug: false,
     }];
     let request = Request {
         filters: &[],

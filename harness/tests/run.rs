@@ -233,7 +233,7 @@ fn matrix() -> Vec<Candidate> {
         series: true,
         ringed,
         group: None,
-        on_request: false,
+        debug: false,
     };
     vec![candidate("6.1", true), candidate("dead", false)]
 }

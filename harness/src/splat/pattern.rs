@@ -76,6 +76,12 @@ pub(super) fn of(line: &str) -> Option<&'static Pattern> {
         .map(|index| &PATTERNS[index])
 }
 
+/// Whether there is such a kind of complaint.
+#[cfg(test)]
+fn is_kind(word: &str) -> bool {
+    PATTERNS.iter().any(|(kind, ..)| *kind == word)
+}
+
 #[cfg(test)]
 mod tests {
     use regex::Regex;
@@ -95,5 +101,19 @@ mod tests {
                 "twice: {pattern}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_case_announces_is_of_a_kind_that_there_is() {
+        let announced = nlring_cases::all()
+            .iter()
+            .filter_map(|case| case.expects_splat);
+        let mut count = 0;
+        for splat in announced {
+            let (kind, text) = splat.split_once(": ").expect(splat);
+            assert!(is_kind(kind) && !text.is_empty(), "{splat}");
+            count += 1;
+        }
+        assert!(count > 0);
     }
 }
