@@ -115,11 +115,18 @@ impl Symbols {
                     Some(Ok(name)) => name.into_owned(),
                     _ => symbol.to_owned(),
                 },
-                file: file.strip_prefix(&self.tree).unwrap_or(file).to_owned(),
+                file: self.short(file).to_owned(),
                 number,
             });
         }
         Some(lines)
+    }
+
+    /// The name of a file of the kernel's tree from its top, and of one that make wrote, as `./include/…`,
+    /// from the top of the output directory.
+    fn short<'a>(&self, file: &'a str) -> &'a str {
+        let in_tree = file.strip_prefix(&self.tree);
+        in_tree.unwrap_or_else(|| file.rsplit("/./").next().unwrap_or(file))
     }
 
     fn tree_of_landmark(&self) -> Option<String> {
