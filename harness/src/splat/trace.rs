@@ -18,7 +18,7 @@ const MACHINERY: &[(&str, &str)] = &[
     (r"print_(report|address_description)\w*|_*kasan_\w+|__asan_\w+|check_region_inline|_*kcsan_\w+|__tsan_\w+|kmsan_\w+|_*kfence_\w+|__ubsan_handle_\w+|ubsan_(epilogue|prologue)", "a checker of memory, not who it caught"),
     (r"print_\w*(bug|lock|usage|dependency|inversion)\w*|check_(noncircular|prev_add|irq_usage|wait_context|deadlock|usage_\w+)|validate_chain|_*lock_(acquire|release|acquired|contended)|mark_(lock|usage|lock_irq|held_locks)|lockdep_\w+|register_lock_class|debug_check_no_locks_\w+", "lockdep"),
     (r"__might_(resched|sleep|fault)|__schedule_bug|schedule_debug|check_preemption_disabled|debug_smp_processor_id|__this_cpu_preempt_check|rcu_sleep_check", "a check of the context"),
-    (r"refcount_warn_saturate|__list_(add|del_entry)_valid(_or_report)?|_*debug_(print_object|object_\w+)|__debug_check_no_obj_freed", "a check of an object's state"),
+    (r"refcount_warn_saturate|__list_(add|del_entry)_valid(_or_report)?|bad_page|free_page_is_bad(_report)?|_*debug_(print_object|object_\w+)|__debug_check_no_obj_freed", "a check of an object's state"),
     (r"slab_(err|bug|fix|pad_check)|object_err|print_trailer|print_section|check_(bytes_and_report|object|slab|pad)|on_freelist|(free|alloc)_debug_processing|alloc_consistency_checks|free_consistency_checks", "the allocator's check of itself"),
     (r"warn_alloc|__alloc_pages_slowpath|(mem_cgroup_)?out_of_memory|oom_kill_process", "the allocator that has nothing to give"),
     (r"(__)?schedule(_\w+)?|preempt_schedule_\w+|io_schedule(_\w+)?", "how a task waits, not for what"),
