@@ -10,7 +10,7 @@ use nlring_channel::{Job, Outcome};
 use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
-use nlring_vm::matrix::{Entry, Matrix, WITH_MUTANT};
+use nlring_vm::matrix::{Entry, Matrix, WITH_FIRST, WITH_MUTANT};
 use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
 
 use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
@@ -74,7 +74,8 @@ struct Kitted {
     with_examples: Option<PathBuf>,
 }
 
-/// The kernels of the matrix, as planning sees them, and the one that is asked for if it has a mutant.
+/// The kernels of the matrix, as planning sees them, and the one that is asked for if it has a mutant, or not
+/// all of the series.
 pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Error> {
     let matrix = Matrix::load(tree.root())?;
     let candidate = |entry: &Entry| Candidate {
@@ -86,7 +87,7 @@ pub fn candidates(tree: &Tree, asked: Option<&str>) -> Result<Vec<Candidate>, Er
         debug: entry.debug,
     };
     let mut candidates: Vec<_> = matrix.entries().iter().map(candidate).collect();
-    if let Some(name) = asked.filter(|name| name.contains(WITH_MUTANT)) {
+    if let Some(name) = asked.filter(|name| name.contains([WITH_MUTANT, WITH_FIRST])) {
         candidates.push(candidate(&matrix.find(name)?));
     }
     Ok(candidates)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nlring_vm::machine::{Config, Host, Vm};
-use nlring_vm::matrix::WITH_MUTANT;
+use nlring_vm::matrix::{WITH_FIRST, WITH_MUTANT};
 use nlring_vm::snapshot_store::Shelf;
 use nlring_vm::topology::Topology;
 use nlring_vm::{Cache, Snapshot, VmError};
@@ -65,8 +65,9 @@ impl Snapshots {
         }
         let mut vm = Vm::boot(config)?;
         let snapshot = vm.save()?;
-        // A kernel with a mutant is run once. Without its snapshot the next run boots; this one has it.
-        if !config.kernel.name.contains(WITH_MUTANT) {
+        // A kernel with a mutant, or a part of the series, is run once. Without its snapshot the next run boots;
+        // this one has it.
+        if !config.kernel.name.contains([WITH_MUTANT, WITH_FIRST]) {
             let _ = kept.store(&snapshot);
         }
         *taken = Some(Arc::new(snapshot));

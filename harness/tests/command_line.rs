@@ -112,6 +112,11 @@ fn what_is_wrong_is_one_line_and_a_status() {
             2,
             &["not-there", "mutants --list"],
         ),
+        (
+            &["run", "--kernel", "6.1@many"],
+            2,
+            &["6.1@many", "no number of patches"],
+        ),
         (&["mutants", "zzz"], 4, &["zzz", "mutants --list"]),
         (
             &["mutants", "mapping-offse"],

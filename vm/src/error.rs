@@ -37,6 +37,16 @@ pub enum VmError {
         /// Why not.
         reason: String,
     },
+    /// A part of the series that a kernel cannot have.
+    #[error(
+        "there is no kernel \"{name}\": {reason}; K@N is K with the first N patches of the series"
+    )]
+    UnknownPart {
+        /// As asked for.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// A base that kernels.toml has no kernel of.
     #[error(
         "no kernel has a base named `{name}`; kernel-config/kernels.toml has kernels of {known}"
@@ -169,6 +179,7 @@ impl VmError {
         match self {
             Self::UnknownKernel { .. }
             | Self::UnknownMutant { .. }
+            | Self::UnknownPart { .. }
             | Self::UnknownBase { .. }
             | Self::Unpaired { .. }
             | Self::Config { .. } => Class::Usage,

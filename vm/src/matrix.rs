@@ -14,6 +14,9 @@ use crate::VmError;
 /// Stands between the name of a kernel and that of the mutant in it: `6.1+name-of-the-fault`.
 pub const WITH_MUTANT: char = '+';
 
+/// Stands between the name of a kernel and how many patches of the series it has, the first ones: `6.1@7`.
+pub const WITH_FIRST: char = '@';
+
 /// All kernels of kernels.toml, and the mutants that each can be had with.
 #[derive(Debug, Clone)]
 pub struct Matrix {
@@ -24,8 +27,10 @@ pub struct Matrix {
 /// One kernel.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// As it is asked for: `6.1`, or `6.1+name-of-the-fault`.
+    /// As it is asked for: `6.1`, `6.1+name-of-the-fault` or `6.1@7`.
     pub name: String,
+    /// Of the series, the first so many patches only.
+    pub first: Option<usize>,
     /// The mutant on top of the series: a file of kernel-config/mutants, without `.patch`.
     pub mutant: Option<String>,
     /// What it is built from.
@@ -45,13 +50,23 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Its name in kernels.toml, that of the kernel without the mutant.
+    /// The name of the kernel without the mutant.
     #[must_use]
     pub fn unmutated(&self) -> &str {
-        match &self.mutant {
-            Some(mutant) => &self.name[..self.name.len() - mutant.len() - WITH_MUTANT.len_utf8()],
-            None => &self.name,
-        }
+        self.before(WITH_MUTANT)
+    }
+
+    /// Its name in kernels.toml, that of the kernel with the whole series and without a mutant.
+    #[must_use]
+    pub fn in_matrix(&self) -> &str {
+        self.before(WITH_MUTANT)
+            .split(WITH_FIRST)
+            .next()
+            .unwrap_or_default()
+    }
+
+    fn before(&self, mark: char) -> &str {
+        self.name.split(mark).next().unwrap_or_default()
     }
 
     /// What of it is booted.
@@ -61,6 +76,16 @@ impl Entry {
             Image::BzImage
         } else {
             Image::Vmlinux
+        }
+    }
+
+    /// With the first `count` patches of the series only.
+    #[must_use]
+    pub fn with_first(&self, count: usize) -> Self {
+        Self {
+            name: format!("{}{WITH_FIRST}{count}", self.name),
+            first: Some(count),
+            ..self.clone()
         }
     }
 
@@ -190,11 +215,15 @@ impl Matrix {
         &self.mutants
     }
 
-    /// The kernel of this name; with a mutant, if `name` goes on with one.
+    /// The kernel of this name; with a mutant, or with the first patches only, if `name` goes on so.
     ///
     /// # Errors
-    /// There is no such kernel, or no such mutant; the error names those there are.
+    /// There is no such kernel, or no such mutant; the error names those there are. Or what is behind the
+    /// name is no number; whether the series has so many patches is known where it is read.
     pub fn find(&self, name: &str) -> Result<Entry, VmError> {
+        if let Some((kernel, count)) = name.split_once(WITH_FIRST) {
+            return self.find_first(kernel, count);
+        }
         let (kernel, mutant) = match name.split_once(WITH_MUTANT) {
             Some((kernel, mutant)) => (kernel, Some(mutant)),
             None => (name, None),
@@ -222,6 +251,21 @@ impl Matrix {
                     format!("{kernel} does not have the series")
                 },
             }),
+        }
+    }
+
+    fn find_first(&self, kernel: &str, count: &str) -> Result<Entry, VmError> {
+        let entry = self.find(kernel)?;
+        let refused = |reason: String| VmError::UnknownPart {
+            name: format!("{kernel}{WITH_FIRST}{count}"),
+            reason,
+        };
+        if !entry.series || entry.mutant.is_some() {
+            return Err(refused(format!("{kernel} does not have the series alone")));
+        }
+        match count.parse() {
+            Ok(count) => Ok(entry.with_first(count)),
+            Err(_) => Err(refused(format!("{count:?} is no number of patches"))),
         }
     }
 }
@@ -326,6 +370,7 @@ fn parse(text: &str, directory: &Path) -> Result<Vec<Entry>, String> {
             }
             Ok(Entry {
                 name,
+                first: None,
                 mutant: None,
                 base,
                 series: lines.series,
@@ -458,12 +503,30 @@ mod tests {
         let mutated = matrix.find("6.1+lost-lock").unwrap();
         assert_eq!(mutated.name, "6.1+lost-lock");
         assert_eq!(mutated.mutant.as_deref(), Some("lost-lock"));
-        assert_eq!(mutated.unmutated(), "6.1");
+        assert_eq!((mutated.unmutated(), mutated.in_matrix()), ("6.1", "6.1"));
         assert_eq!(matrix.find("6.1").unwrap().unmutated(), "6.1");
         for (name, expected) in [
             ("6.1+lost-luck", "it is not in kernel-config/mutants"),
             ("plain+lost-lock", "plain does not have the series"),
             ("6.2+lost-lock", "names no kernel \"6.2\""),
+        ] {
+            let message = matrix.find(name).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_kernel_with_the_series_can_be_had_with_the_first_patches_only() {
+        let plain = KERNEL.replace("6.1", "plain") + "series = false\n";
+        let matrix = load(&format!("[base.b]\ntree = \"/s\"\n{KERNEL}{plain}")).unwrap();
+        let entry = matrix.find("6.1@7").unwrap();
+        assert_eq!((entry.name.as_str(), entry.first), ("6.1@7", Some(7)));
+        assert_eq!((entry.unmutated(), entry.in_matrix()), ("6.1@7", "6.1"));
+        for (name, expected) in [
+            ("6.1@many", "\"many\" is no number of patches"),
+            ("6.1@-1", "\"-1\" is no number of patches"),
+            ("plain@1", "plain does not have the series alone"),
+            ("6.2@1", "names no kernel \"6.2\""),
         ] {
             let message = matrix.find(name).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -110,7 +110,10 @@ impl Recipe {
         let directory = root.join("kernel-config");
         let identity = source::identify(cache, &entry.base)?;
         let series = if entry.series {
-            Series::load(&directory.join("patches"), &entry.base)?
+            part(
+                Series::load(&directory.join("patches"), &entry.base)?,
+                entry,
+            )?
         } else {
             Series::none()
         };
@@ -142,6 +145,33 @@ impl Recipe {
             key,
         })
     }
+}
+
+/// Of the series, what this kernel has.
+fn part(series: Series, entry: &Entry) -> Result<Series, VmError> {
+    let all = series.patches().len();
+    match entry.first {
+        None => Ok(series),
+        Some(count) if count <= all => Ok(series.first(count)),
+        Some(_) => Err(VmError::UnknownPart {
+            name: entry.name.clone(),
+            reason: format!("the series has {all} patches"),
+        }),
+    }
+}
+
+/// The names of the patches that `entry` has, in their order.
+///
+/// # Errors
+/// A patch cannot be read.
+pub fn patches(root: &Path, entry: &Entry) -> Result<Vec<String>, VmError> {
+    if !entry.series {
+        return Ok(Vec::new());
+    }
+    let series = Series::load(&root.join("kernel-config/patches"), &entry.base)?;
+    let series = part(series, entry)?;
+    let names = series.patches().iter().map(|patch| patch.name().to_owned());
+    Ok(names.collect())
 }
 
 /// A base without the series.
@@ -239,8 +269,8 @@ pub fn build(
         .bring(base, &pristine, &work, scratch.path())?;
 
     on(Event::Phase(Phase::Configure));
-    // That of the kernel without the mutant: what the mutant touches is all that is made again.
-    let out = OutDirectory::open(cache, &tree, entry.unmutated(), &recipe.compiler)?;
+    // That of the kernel with the whole series and without a mutant: what differs is all that is made again.
+    let out = OutDirectory::open(cache, &tree, entry.in_matrix(), &recipe.compiler)?;
     let log = cache.place("log", &format!("{}.log", entry.name))?;
     let make = Make::new(&entry.name, work, out.path().to_owned(), log)?;
     let outcome = configure::configure(&make, &recipe.fragments).and_then(|config| {
@@ -277,4 +307,36 @@ pub fn build(
         reason: "the result changed while it was stored; build again".into(),
         log: cache.root().join("log"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matrix::Matrix;
+    use std::fs;
+
+    #[test]
+    fn a_part_of_the_series_is_its_first_patches_and_no_more_than_there_are() {
+        let root = tempfile::tempdir().unwrap();
+        let config = root.path().join("kernel-config");
+        fs::create_dir_all(config.join("patches")).unwrap();
+        for name in ["0001-one.patch", "0002-two.patch", "0003-three.patch"] {
+            fs::write(config.join("patches").join(name), name).unwrap();
+        }
+        let kernels = "[base.b]\ntree = \"/s\"\n[kernel.k]\nbase = \"b\"\nfragments = []\nringed = true\nsteps = 9\n";
+        fs::write(config.join("kernels.toml"), kernels).unwrap();
+        let matrix = Matrix::load(root.path()).unwrap();
+        let patches = |name| patches(root.path(), &matrix.find(name).unwrap());
+        assert_eq!(patches("k").unwrap().len(), 3);
+        assert_eq!(
+            patches("k@2").unwrap(),
+            ["0001-one.patch", "0002-two.patch"]
+        );
+        assert!(patches("k@0").unwrap().is_empty());
+        let refused = patches("k@4").unwrap_err().to_string();
+        assert!(
+            refused.contains("\"k@4\": the series has 3 patches"),
+            "{refused}"
+        );
+    }
 }
