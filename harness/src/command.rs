@@ -29,7 +29,7 @@ use crate::repro::Recipe;
 use crate::room::Room;
 use crate::run::Run;
 use crate::tree::Tree;
-use crate::{doctor, seed};
+use crate::{doctor, gdb, seed, shell};
 
 /// In lines that a terminal of 80 columns does not break.
 const STATUSES: &str = "\
@@ -90,6 +90,15 @@ enum Command {
     /// --repeat. Counts are added up; a kernel of one name must be the same in all of them
     #[command(after_help = STATUSES)]
     Merge(MergeArguments),
+    /// Open a shell on a kernel, in a VM on this machine's own file system, where only /tmp and the like can be
+    /// written, for the VM alone; the series' selftest (`netlink_mmap`) and the ring library's examples, if they
+    /// are built, are in PATH. Ends with the status of that shell, or of COMMAND
+    #[command(after_help = STATUSES)]
+    Shell(PersonArguments),
+    /// Debug a kernel with gdb, in such a VM; gdb begins when the kernel is up and no program has run.
+    /// Ends with the status of gdb
+    #[command(after_help = STATUSES)]
+    Gdb(PersonArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -203,6 +212,17 @@ struct MergeArguments {
 }
 
 #[derive(Debug, Args)]
+struct PersonArguments {
+    /// On this kernel [default: the first in the matrix that has rings]
+    #[arg(long, value_name = "K")]
+    kernel: Option<String>,
+    /// Have the guest's shell run this. For `shell`, rather than reading commands, and its exit status is that
+    /// of nlring; for `gdb`, as soon as the guest is up
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct MutantsArguments {
     /// Judge only the mutants of these names; none: all
     #[arg(value_name = "NAME")]
@@ -279,6 +299,12 @@ impl Cli {
             Command::Repro(arguments) => repro(&tree, arguments),
             Command::Mutants(arguments) => mutants(&tree, arguments),
             Command::Merge(arguments) => merge_reports(&tree, arguments),
+            Command::Shell(PersonArguments { kernel, command }) => {
+                shell::run(&tree, kernel.as_deref(), &command)
+            }
+            Command::Gdb(PersonArguments { kernel, command }) => {
+                gdb::run(&tree, kernel.as_deref(), &command)
+            }
         }
     }
 }

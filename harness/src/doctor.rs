@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nlring_vm::matrix::Matrix;
-use nlring_vm::{Cache, VmError, kernel};
+use nlring_vm::{Cache, VmError, kernel, virtme};
 
 use crate::packages::{self, Need, Package};
 use crate::tree::Tree;
@@ -90,6 +90,7 @@ pub fn examine(tree: &Tree) -> Diagnosis {
     findings.push(qemu());
     findings.push(cargo());
     findings.push(kvm());
+    findings.push(virtme_ng(tree));
     match Cache::open() {
         Ok(cache) => {
             let kernels = kernels(tree, &cache);
@@ -117,12 +118,12 @@ fn package_finding(package: &Package, missing: &mut Vec<Package>) -> Finding {
         Need::Lint => "the series cannot be linted",
         Need::Test => "ci/test cannot run",
         Need::Compat => "the group compat cannot run",
+        Need::Gdb => "nlring gdb cannot run",
     };
     let found = format!("missing, so {when} ({})", package.reason);
-    if matches!(package.need, Need::Lint | Need::Test | Need::Compat) {
-        note(&what, found)
-    } else {
-        bad(&what, found)
+    match package.need {
+        Need::Build | Need::Kernel | Need::Run => bad(&what, found),
+        Need::Lint | Need::Test | Need::Compat | Need::Gdb => note(&what, found),
     }
 }
 
@@ -172,6 +173,18 @@ fn kvm() -> Finding {
         Err(error) => note(
             "/dev/kvm",
             format!("{error}; VMs run under TCG, which is slower and otherwise the same"),
+        ),
+    }
+}
+
+fn virtme_ng(tree: &Tree) -> Finding {
+    match virtme::place(tree.root()) {
+        Some(place) => good("virtme-ng", place.display().to_string()),
+        None => note(
+            "virtme-ng",
+            String::from(
+                "not installed yet; nlring shell, nlring gdb and the group compat get it from PyPI when they need it",
+            ),
         ),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Instant;
 
 use nlring_cases::{Group, Topology, compat};
@@ -11,7 +12,8 @@ use nlring_vm::accelerator::Accelerator;
 use nlring_vm::kernel::{self, Built};
 use nlring_vm::machine::{Config, Vm};
 use nlring_vm::matrix::{Entry, Matrix, WITH_FIRST, WITH_MUTANT};
-use nlring_vm::{Cache, VmError, initramfs, probe, selftests, topology, virtme};
+use nlring_vm::shell::{self, Shell};
+use nlring_vm::{Cache, VmError, gdb, initramfs, probe, selftests, topology, virtme};
 
 use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
 use crate::error::Error;
@@ -21,8 +23,8 @@ use crate::guest_binary;
 use crate::loss::Loss;
 use crate::names::group_word;
 use crate::packages::{self, Need};
-use crate::place::Candidate;
-use crate::plan::Planned;
+use crate::place::{Candidate, default_kernel};
+use crate::plan::{Planned, known_kernel};
 use crate::results::{Accel, Kernel};
 use crate::run::Prepare;
 use crate::snapshots::Snapshots;
@@ -201,15 +203,86 @@ impl Lab {
 
     fn boot_on_host(&self, kernel: &Built, console: &Path) -> Result<Vm, VmError> {
         virtme::boot(&virtme::Config {
+            machine: self.on_host(kernel, console),
+            agent: &self.guest,
+            environment: &[(compat::DIRECTORY, &self.selftests[&kernel.name])],
+        })
+    }
+
+    /// The same for a person, who works on `kernel` in a VM on this machine's file system and may name none, and
+    /// for `what` needs these; the kernel's name.
+    pub fn prepare_for_person(
+        tree: &Tree,
+        kernel: Option<&str>,
+        (what, needs): (&'static str, &[Need]),
+        on: &mut dyn FnMut(Event),
+    ) -> Result<(Self, String), Error> {
+        let candidates = candidates(tree, kernel)?;
+        let name = match kernel {
+            Some(name) => known_kernel(&candidates, name)?,
+            None => default_kernel(&candidates).ok_or_else(|| Error::UnknownKernel {
+                name: String::from("with memory-mapped netlink, for all cases"),
+                known: candidates
+                    .iter()
+                    .map(|kernel| kernel.name.clone())
+                    .collect(),
+            })?,
+        };
+        require(what, needs)?;
+        let kernels = [name.name.clone()];
+        virtme::install(tree.root())?;
+        let order = Order {
+            kernels: &kernels,
+            examples: false,
+        };
+        let lab = Self::prepare(tree, order, on)?;
+        let [name] = kernels;
+        Ok((lab, name))
+    }
+
+    /// A VM on this machine's file system, with a session in it.
+    pub fn shell(
+        &self,
+        kernel: &str,
+        session: &shell::Session<'_>,
+        console: &Path,
+    ) -> Result<Shell, Error> {
+        let machine = self.on_host(&self.kernels[kernel].kernel, console);
+        Ok(Shell::boot(&machine, session)?)
+    }
+
+    /// Such a VM, in the hands of gdb.
+    pub fn debug(
+        &self,
+        kernel: &str,
+        session: &gdb::Session<'_>,
+        console: &Path,
+    ) -> Result<ExitStatus, Error> {
+        let machine = self.on_host(&self.kernels[kernel].kernel, console);
+        Ok(gdb::debug(&machine, session)?)
+    }
+
+    /// Directories with programs that a person may want to run on `kernel`, separated by colons: the series'
+    /// selftest, and the ring library's examples where they are built.
+    #[must_use]
+    pub fn path(&self, kernel: &str) -> String {
+        let kitted = &self.kernels[kernel].kernel;
+        let selftest = kitted.selftest.as_ref().and_then(|path| path.parent());
+        let examples = self.guest.parent().map(|built| built.join("examples"));
+        let directories = selftest.map(Path::to_owned).into_iter().chain(examples);
+        let texts = directories.map(|directory| directory.display().to_string());
+        texts.collect::<Vec<_>>().join(":")
+    }
+
+    fn on_host<'a>(&'a self, kernel: &'a Built, console: &'a Path) -> virtme::Machine<'a> {
+        virtme::Machine {
             root: &self.root,
             kernel,
             accelerator: &self.accelerator,
             cpus: HOST_CPUS,
             memory_mib: HOST_MEMORY_MIB,
-            agent: &self.guest,
-            environment: &[(compat::DIRECTORY, &self.selftests[&kernel.name])],
             console,
-        })
+        }
     }
 }
 

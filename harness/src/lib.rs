@@ -26,6 +26,8 @@ pub mod event;
 #[cfg(feature = "host")]
 mod examples;
 #[cfg(feature = "host")]
+pub mod gdb;
+#[cfg(feature = "host")]
 pub mod guest_binary;
 #[cfg(feature = "host")]
 mod guest_cargo;
@@ -73,6 +75,8 @@ pub mod room;
 pub mod run;
 #[cfg(feature = "host")]
 pub mod seed;
+#[cfg(feature = "host")]
+pub mod shell;
 #[cfg(feature = "host")]
 mod snapshots;
 #[cfg(feature = "host")]

@@ -21,6 +21,8 @@ pub enum Need {
     Test,
     /// To run the kernel's own selftests.
     Compat,
+    /// To debug the kernel.
+    Gdb,
 }
 
 /// What shows that a package is there.
@@ -87,6 +89,7 @@ fn parse(line: &'static str) -> Package {
             "kernel" => Need::Kernel,
             "run" => Need::Run,
             "compat" => Need::Compat,
+            "gdb" => Need::Gdb,
             "lint" => Need::Lint,
             "test" => Need::Test,
             _ => panic!("ci/packages: {need} is no need"),

@@ -93,6 +93,14 @@ pub fn satisfies(case: &Case, kernel: &Candidate) -> Result<(), String> {
     }
 }
 
+/// The kernel for a person who names none: the first of `matrix` that has memory-mapped netlink and is for
+/// everything.
+#[must_use]
+pub fn default_kernel(matrix: &[Candidate]) -> Option<&Candidate> {
+    let fits = |kernel: &&Candidate| kernel.ringed && !kernel.debug && kernel.group.is_none();
+    matrix.iter().find(fits)
+}
+
 /// The place of `case`: on the kernel asked for, else on the first of `matrix` that has what it needs.
 #[must_use]
 pub fn place(case: &Case, matrix: &[Candidate], asked: Option<&Candidate>) -> Place {

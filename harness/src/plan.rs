@@ -155,7 +155,8 @@ fn lay_out(
         .collect()
 }
 
-fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate, Error> {
+/// The kernel of this name.
+pub fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate, Error> {
     matrix
         .iter()
         .find(|kernel| kernel.name == name)

@@ -76,6 +76,21 @@ fn story(arguments: &[&str], output: &Output) -> String {
     )
 }
 
+/// Each of these arguments ends with this status and one line that has these parts.
+fn assert_refused(machine: &Machine, table: &[(&[&str], i32, &[&str])]) {
+    for (arguments, status, said) in table {
+        let output = machine.nlring(arguments);
+        let story = story(arguments, &output);
+        assert_eq!(output.status.code(), Some(*status), "{story}");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(errors.lines().count(), 1, "{story}");
+        assert!(errors.starts_with("nlring: "), "{story}");
+        for part in *said {
+            assert!(errors.contains(part), "lacks {part:?}: {story}");
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_is_one_line_and_a_status() {
     let machine = Machine::bare();
@@ -125,22 +140,26 @@ fn what_is_wrong_is_one_line_and_a_status() {
         ),
         (&["run"], 3, &["qemu-system-x86", "apt-get install"]),
     ];
-    for (arguments, status, said) in table {
-        let output = machine.nlring(arguments);
-        let story = story(arguments, &output);
-        assert_eq!(output.status.code(), Some(*status), "{story}");
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(errors.lines().count(), 1, "{story}");
-        assert!(errors.starts_with("nlring: "), "{story}");
-        for part in *said {
-            assert!(errors.contains(part), "lacks {part:?}: {story}");
-        }
-    }
+    assert_refused(&machine, table);
     assert_eq!(
         fs::read_dir(machine.path("cache")).unwrap().count(),
         0,
         "nothing was begun"
     );
+}
+
+#[test]
+fn what_cannot_be_opened_is_one_line_and_a_status() {
+    let machine = Machine::bare();
+    let table: &[(&[&str], i32, &[&str])] = &[
+        (
+            &["shell", "--kernel", "9.9"],
+            2,
+            &["9.9", "it names", "6.1"],
+        ),
+        (&["gdb"], 3, &["cannot debug", " gdb", "apt-get install"]),
+    ];
+    assert_refused(&machine, table);
 }
 
 #[test]
@@ -406,6 +425,8 @@ fn the_doctor_tells_everything_at_once_and_one_command() {
         "bad   package flex",
         "bad   QEMU",
         "bad   Rust",
+        "note  package gdb",
+        "note  virtme-ng: not installed yet",
         "room in",
         "/dev/kvm",
     ] {

@@ -385,6 +385,18 @@ pub(crate) struct Subject<'a> {
     pub(crate) way: Way,
 }
 
+impl Subject<'_> {
+    /// What did not work if it does not start.
+    pub(crate) fn tried(&self) -> String {
+        format!(
+            "cannot {} kernel {} under {}",
+            self.way.word(),
+            self.kernel,
+            self.accelerator.as_str()
+        )
+    }
+}
+
 /// How a VM comes to life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -423,12 +435,7 @@ fn introduce(
     start: Instant,
 ) -> Result<Ready, VmError> {
     let until = start + subject.way.deadline(deadlines);
-    let tried = format!(
-        "cannot {} kernel {} under {}",
-        subject.way.word(),
-        subject.kernel,
-        subject.accelerator.as_str()
-    );
+    let tried = subject.tried();
     loop {
         // Heard or not, and whether QEMU is gone, shows in what comes back.
         let _ = conversation.say(&ToGuest::Hello { nonce });

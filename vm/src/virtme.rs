@@ -4,8 +4,8 @@
 //! so is the channel.
 
 use std::fmt::Write as _;
-use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -25,10 +25,10 @@ const SLOWER: f64 = 4.0;
 /// In the source tree.
 const SCRIPT: &str = "vm/scripts/virtme";
 
-/// What to boot.
+/// What every such VM has.
 #[derive(Debug, Clone, Copy)]
-pub struct Config<'a> {
-    /// The source tree, for the script in it.
+pub struct Machine<'a> {
+    /// The source tree, for the scripts in it.
     pub root: &'a Path,
     /// The kernel; its configuration has the fragment `virtme`.
     pub kernel: &'a Built,
@@ -38,12 +38,92 @@ pub struct Config<'a> {
     pub cpus: u8,
     /// Its memory, in MiB.
     pub memory_mib: u32,
+    /// The log of its console, written as it comes; made anew.
+    pub console: &'a Path,
+}
+
+/// What the guest finds in /tmp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tmp {
+    /// Nothing.
+    Empty,
+    /// What this machine has there, to be changed for the guest alone.
+    Seen,
+}
+
+impl Machine<'_> {
+    /// What becomes QEMU when it is started, with the guest running `text` in its shell. Arguments that
+    /// are added are QEMU's.
+    pub(crate) fn command(&self, tmp: Tmp, kernel_words: &[&str], text: &str) -> Command {
+        let accelerator = self.accelerator.name;
+        let mut command = Command::new(self.root.join(SCRIPT));
+        command
+            .args(["boot", "--accelerator", accelerator.as_str()])
+            .args(["--cpus", &self.cpus.to_string()])
+            .args(["--memory", &self.memory_mib.to_string()])
+            .arg("--kernel")
+            .arg(&self.kernel.image);
+        if tmp == Tmp::Seen {
+            command.args(["--tmp", "seen"]);
+        }
+        let words = Execution(accelerator).kernel().unwrap_or_default();
+        for word in words.split_whitespace().chain(kernel_words.iter().copied()) {
+            command.args(["--kernel-option", word]);
+        }
+        command
+            .args(["--command", text, "--"])
+            // virtme-ng has half a dozen of them, with 64 queues each, and QEMU would ask a descriptor of
+            // each queue for news whenever anything happens.
+            .args(["-global", "virtio-serial-pci.ioeventfd=off"])
+            .args(["-global", "virtio-serial-pci.max_ports=2"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+
+    /// Starts such a command, with the descriptors `inherited`, its console going into the log.
+    pub(crate) fn start(
+        &self,
+        mut command: Command,
+        inherited: Vec<RawFd>,
+    ) -> Result<Qemu, VmError> {
+        let (console, theirs) =
+            std::io::pipe().map_err(VmError::io("cannot make a pipe beside", self.console))?;
+        command.stderr(theirs);
+        let log = Drain::into_log(console, self.console, b"")?;
+        Qemu::start(command, inherited, log, self.console)
+    }
+
+    /// How long anything may take in it.
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        Deadlines::of(self.accelerator.name, self.kernel.debug).scaled(SLOWER)
+    }
+}
+
+/// Named ports, each on a device of its own since `max_ports` leaves room for one beside port 0, joined to
+/// these descriptors.
+pub(crate) fn ports<const N: usize>(command: &mut Command, ports: [(&str, RawFd); N]) {
+    for (number, (name, descriptor)) in ports.into_iter().enumerate() {
+        command
+            .args(["-device", &format!("virtio-serial-pci,id=nlring{number}")])
+            .arg("-chardev")
+            .arg(format!("socket,id=port{number},fd={descriptor}"))
+            .arg("-device")
+            .arg(format!(
+                "virtserialport,bus=nlring{number}.0,chardev=port{number},name={name}"
+            ));
+    }
+}
+
+/// What an agent is booted in.
+#[derive(Debug, Clone, Copy)]
+pub struct Config<'a> {
+    /// The machine.
+    pub machine: Machine<'a>,
     /// The program that is the agent, and what its environment has beside the usual.
     pub agent: &'a Path,
     /// The environment's names and values.
     pub environment: &'a [(&'a str, &'a Path)],
-    /// The log of its console, written as it comes; made anew.
-    pub console: &'a Path,
 }
 
 /// Puts virtme-ng into the cache, if it is not there.
@@ -71,6 +151,14 @@ pub fn install(root: &Path) -> Result<(), VmError> {
     ))
 }
 
+/// Where virtme-ng is, if it is in the cache.
+#[must_use]
+pub fn place(root: &Path) -> Option<PathBuf> {
+    let output = Command::new(root.join(SCRIPT)).arg("where").output().ok()?;
+    let path = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| path.trim_end().into())
+}
+
 /// Boots, and waits for the agent's first word.
 ///
 /// # Errors
@@ -78,55 +166,21 @@ pub fn install(root: &Path) -> Result<(), VmError> {
 /// nothing before its deadline.
 pub fn boot(config: &Config<'_>) -> Result<Vm, VmError> {
     let start = Instant::now();
+    let machine = &config.machine;
     seen_by_guest(config.agent)?;
-    let accelerator = config.accelerator.name;
-    let (channel, agent) = socket_pair(config.console)?;
-    let (console, theirs) =
-        std::io::pipe().map_err(VmError::io("cannot make a pipe beside", config.console))?;
-    let mut command = Command::new(config.root.join(SCRIPT));
-    command
-        .args(["boot", "--accelerator", accelerator.as_str()])
-        .args(["--cpus", &config.cpus.to_string()])
-        .args(["--memory", &config.memory_mib.to_string()])
-        .arg("--kernel")
-        .arg(&config.kernel.image);
-    let words = Execution(accelerator).kernel().unwrap_or_default();
-    for word in words.split_whitespace() {
-        command.args(["--kernel-option", word]);
-    }
-    command
-        // Such programs make and remove namespaces by the hundred, and each waits for RCU.
-        .args(["--kernel-option", "rcupdate.rcu_expedited=1"])
-        .args(["--command", &agent_command(config), "--"])
-        // virtme-ng has half a dozen of them, with 64 queues each, and QEMU would ask a descriptor of
-        // each queue for news whenever anything happens.
-        .args(["-global", "virtio-serial-pci.ioeventfd=off"])
-        .args(["-global", "virtio-serial-pci.max_ports=2"])
-        .args(["-device", "virtio-serial-pci,id=agents"])
-        .arg("-chardev")
-        .arg(format!("socket,id=agent,fd={}", agent.as_raw_fd()))
-        .arg("-device")
-        .arg(format!(
-            "virtserialport,bus=agents.0,chardev=agent,name={AGENT_PORT}"
-        ))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(theirs);
-    let log = Drain::into_log(console, config.console, b"")?;
-    let qemu = Qemu::start(command, vec![agent.as_raw_fd()], log, config.console)?;
+    let (channel, agent) = socket_pair(machine.console)?;
+    // Such programs make and remove namespaces by the hundred, and each waits for RCU.
+    let words = ["rcupdate.rcu_expedited=1"];
+    let mut command = machine.command(Tmp::Empty, &words, &agent_command(config));
+    ports(&mut command, [(AGENT_PORT, agent.as_raw_fd())]);
+    let qemu = machine.start(command, vec![agent.as_raw_fd()])?;
     drop(agent); // and with it our copy of QEMU's end, so that we see it end
     let subject = Subject {
-        kernel: &config.kernel.name,
-        accelerator,
+        kernel: &machine.kernel.name,
+        accelerator: machine.accelerator.name,
         way: Way::Boot,
     };
-    Vm::meet(
-        qemu,
-        channel,
-        &subject,
-        Deadlines::of(accelerator, config.kernel.debug).scaled(SLOWER),
-        start,
-    )
+    Vm::meet(qemu, channel, &subject, machine.deadlines(), start)
 }
 
 /// For the guest's shell, which sees the same paths as we do.
@@ -138,7 +192,7 @@ fn agent_command(config: &Config<'_>) -> String {
     text + &quoted(config.agent) + " agent"
 }
 
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
@@ -169,6 +223,11 @@ mod tests {
             ("boot --kernel vmlinux --cpus 2", "--accelerator is missing"),
             ("boot --kernel", "--kernel lacks its value"),
             ("boot --speed 2", "unknown argument '--speed'"),
+            (
+                "boot --kernel k --accelerator tcg --cpus 1 --memory 1 --command c --tmp full",
+                "/tmp cannot be 'full'",
+            ),
+            ("where else", "where takes no arguments"),
             ("shut", "unknown command 'shut'"),
         ] {
             let mut command = Command::new(&script);

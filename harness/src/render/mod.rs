@@ -35,6 +35,12 @@ impl Output {
     }
 }
 
+/// The renderer for what happens before a program has standard output to itself.
+#[must_use]
+pub fn beside_output() -> Box<dyn Renderer> {
+    choose(Output::of(!io::stdout().is_terminal()))
+}
+
 /// The renderer that fits: live on a terminal, else plain lines.
 #[must_use]
 pub fn choose(output: Output) -> Box<dyn Renderer> {
