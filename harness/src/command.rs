@@ -4,13 +4,14 @@
 use std::env;
 use std::io::{self, Write};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use nlring_vm::Cache;
 use nlring_vm::kernel;
 use nlring_vm::matrix::{Entry, Matrix, WITH_MUTANT};
 
+use crate::bisect::Bisection;
 use crate::coverage;
 use crate::error::Error;
 use crate::event::Event;
@@ -39,7 +40,8 @@ Exit status:
          doctor: a run cannot work like this; lint: there are complaints
   2      wrong usage: unknown option, kernel or group, a report directory that
          cannot be written; merge: a report that cannot be read, or is of
-         another kernel than the others
+         another kernel than the others; bisect: the case does not fail, or
+         does not pass, where it must
   3      infra: no VM, VM lost, no word from the guest, no kernel, a missing
          package, no disk space, no memory for a VM;
          run, merge: no case failed, and at least one has no verdict;
@@ -90,6 +92,9 @@ enum Command {
     /// --repeat. Counts are added up; a kernel of one name must be the same in all of them
     #[command(after_help = STATUSES)]
     Merge(MergeArguments),
+    /// Find the patch of the series that makes a case fail, by running it on kernels with the first N patches
+    #[command(after_help = STATUSES)]
+    Bisect(BisectArguments),
     /// Open a shell on a kernel, in a VM on this machine's own file system, where only /tmp and the like can be
     /// written, for the VM alone; the series' selftest (`netlink_mmap`) and the ring library's examples, if they
     /// are built, are in PATH. Ends with the status of that shell, or of COMMAND
@@ -212,6 +217,32 @@ struct MergeArguments {
 }
 
 #[derive(Debug, Args)]
+struct BisectArguments {
+    /// The case, or its folder in a report, which says kernel and seed
+    #[arg(value_name = "CASE")]
+    case: String,
+    /// On this kernel [default: the first in the matrix that has what the case needs]
+    #[arg(long, value_name = "K")]
+    kernel: Option<String>,
+    /// It passes with the first N patches [default: found out]
+    #[arg(long, value_name = "N")]
+    good: Option<usize>,
+    /// It fails with the first M patches [default: with all]
+    #[arg(long, value_name = "M")]
+    bad: Option<usize>,
+    /// Seed of everything random [default: that in the folder, else a random one, printed]
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(..1 << 53))]
+    seed: Option<u64>,
+    /// Run it N times with different seeds on each; it fails if it does so once
+    #[arg(long, value_name = "N", default_value = "1")]
+    repeat: NonZeroU32,
+    /// Write the report of each run to a directory of its kernel's name in this one [default:
+    /// target/nlring-report/bisect in the source tree]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 struct PersonArguments {
     /// On this kernel [default: the first in the matrix that has rings]
     #[arg(long, value_name = "K")]
@@ -299,6 +330,7 @@ impl Cli {
             Command::Repro(arguments) => repro(&tree, arguments),
             Command::Mutants(arguments) => mutants(&tree, arguments),
             Command::Merge(arguments) => merge_reports(&tree, arguments),
+            Command::Bisect(arguments) => bisect(&tree, &arguments),
             Command::Shell(PersonArguments { kernel, command }) => {
                 shell::run(&tree, kernel.as_deref(), &command)
             }
@@ -516,6 +548,41 @@ fn merge_reports(tree: &Tree, arguments: MergeArguments) -> Result<u8, Error> {
 /// Tells GitHub, where that asks.
 fn summarise(summary: &str) -> Result<(), Error> {
     summary::append(summary, env::var_os(summary::VARIABLE).as_deref())
+}
+
+fn bisect(tree: &Tree, arguments: &BisectArguments) -> Result<u8, Error> {
+    let recipe = Path::new(&arguments.case).exists();
+    let recipe = recipe.then(|| Recipe::read(Path::new(&arguments.case)));
+    let recipe = recipe.transpose()?;
+    let of_recipe = recipe.as_ref().map(|recipe| recipe.kernel.name.as_str());
+    let kernel = arguments.kernel.as_deref().or(of_recipe);
+    let seed = arguments.seed.or(recipe.as_ref().map(|recipe| recipe.seed));
+    let filter = recipe
+        .as_ref()
+        .map_or(&arguments.case, |recipe| &recipe.case);
+    let rounds = Rounds {
+        seed: seed.unwrap_or_else(seed::random),
+        repeat: arguments.repeat.get(),
+        cold: recipe.as_ref().is_some_and(|recipe| recipe.cold),
+    };
+    let (case, kernel) = plan::one_case(
+        nlring_cases::all(),
+        &lab::candidates(tree, kernel)?,
+        filter,
+        kernel,
+    )?;
+    let report = tree.default_report().join("bisect");
+    let bisection = Bisection {
+        tree: tree.clone(),
+        case,
+        kernel,
+        rounds,
+        report: arguments.report.clone().unwrap_or(report),
+    };
+    let mut say = |line: &str| print(&format!("{line}\n"));
+    let answer = bisection.carry_out(arguments.good, arguments.bad, &mut say)?;
+    say(&answer)?;
+    Ok(0)
 }
 
 /// Prints; a reader that went away (`| head`) has had enough, which is no error.

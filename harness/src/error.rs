@@ -77,6 +77,36 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A filter that matches more than the one case that is needed.
+    #[error("{filter:?} is not one case, but {}; give its whole name", cases.join(", "))]
+    SeveralCases {
+        /// The filter.
+        filter: String,
+        /// The cases that it matches.
+        cases: Vec<String>,
+    },
+    /// No search along the series can be made.
+    #[error("cannot search the series on {kernel} for what makes {case} fail: {reason}")]
+    Unsearchable {
+        /// The case.
+        case: String,
+        /// The kernel.
+        kernel: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A search along the series does not begin, or end, as it must.
+    #[error(
+        "cannot search the series: with {count} patches it should {wanted}; it does not: {found}"
+    )]
+    NoBounds {
+        /// How many patches.
+        count: usize,
+        /// What must come of the case with them.
+        wanted: &'static str,
+        /// What comes of it.
+        found: &'static str,
+    },
     /// This tree has another kernel than the one that a result is of.
     #[error(
         "cannot run it on the same kernel: {kernel} had {what} {then}, and here has {now}; check out what it was run with, or add --any-kernel"
@@ -160,7 +190,10 @@ impl Error {
             | Self::Mutant { .. }
             | Self::Report { .. }
             | Self::Recipe { .. }
-            | Self::Unmergeable { .. } => 2,
+            | Self::Unmergeable { .. }
+            | Self::SeveralCases { .. }
+            | Self::Unsearchable { .. }
+            | Self::NoBounds { .. } => 2,
             Self::UnknownCase { .. }
             | Self::UnknownMutant { .. }
             | Self::NoMutant

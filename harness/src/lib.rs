@@ -10,6 +10,8 @@
 //! feature `host`.
 
 #[cfg(feature = "host")]
+pub mod bisect;
+#[cfg(feature = "host")]
 pub mod case_run;
 #[cfg(feature = "host")]
 pub mod command;

@@ -14,11 +14,10 @@ use nlring_vm::matrix::WITH_MUTANT;
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::event::Event;
 use crate::lab::{self, Lab};
 use crate::mutant::Mutant;
 use crate::plan::{Rounds, plan_of};
-use crate::render::{self, Output, Renderer, seconds};
+use crate::render::{self, Aside, Output, seconds};
 use crate::report::Report;
 use crate::results::{CaseResult, Results};
 use crate::room::Room;
@@ -208,18 +207,6 @@ impl Court {
             root: self.tree.root().to_owned(),
         };
         run.carry_out(prepare, &mut Aside(render::choose(self.output)))
-    }
-}
-
-/// Shows what happens within a run that is part of a larger whole, which tells beginning and end itself.
-struct Aside(Box<dyn Renderer>);
-
-impl Renderer for Aside {
-    fn show(&mut self, event: &Event) {
-        match event {
-            Event::Planned { .. } | Event::Accelerator { .. } | Event::Reported { .. } => {}
-            _ => self.0.show(event),
-        }
     }
 }
 

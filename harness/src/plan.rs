@@ -155,6 +155,52 @@ fn lay_out(
         .collect()
 }
 
+/// The one case that `filter` means, and the kernel that it runs on: `asked`, or the first that has what it
+/// needs.
+pub fn one_case(
+    cases: &'static [Case],
+    matrix: &[Candidate],
+    filter: &str,
+    asked: Option<&str>,
+) -> Result<(&'static Case, String), Error> {
+    let filters = [filter.to_owned()];
+    let request = Request {
+        filters: &filters,
+        group: None,
+        kernel: asked,
+        partition: None,
+        rounds: Rounds {
+            seed: 0,
+            repeat: 1,
+            cold: false,
+        },
+    };
+    match plan(cases, matrix, &request)?.as_slice() {
+        [
+            Planned {
+                case,
+                place: Place::On(kernel),
+                ..
+            },
+        ] => Ok((case, kernel.clone())),
+        [Planned { case, place, .. }] => Err(Error::Unsearchable {
+            case: full_name(case),
+            kernel: asked.unwrap_or("one kernel").to_owned(),
+            reason: match place {
+                Place::Nowhere { requirement, .. } => requirement.clone(),
+                _ => String::from("it compares several kernels"),
+            },
+        }),
+        several => Err(Error::SeveralCases {
+            filter: filter.to_owned(),
+            cases: several
+                .iter()
+                .map(|planned| full_name(planned.case))
+                .collect(),
+        }),
+    }
+}
+
 /// The kernel of this name.
 pub fn known_kernel<'a>(matrix: &'a [Candidate], name: &str) -> Result<&'a Candidate, Error> {
     matrix

@@ -149,9 +149,47 @@ fn what_is_wrong_is_one_line_and_a_status() {
 }
 
 #[test]
-fn what_cannot_be_opened_is_one_line_and_a_status() {
+fn what_cannot_be_searched_or_opened_is_one_line_and_a_status() {
     let machine = Machine::bare();
     let table: &[(&[&str], i32, &[&str])] = &[
+        (
+            &["bisect", "tx::"],
+            2,
+            &["tx::", "is not one case", "whole name"],
+        ),
+        (
+            &["bisect", "rtnetlink.sh", "--kernel", "6.1"],
+            4,
+            &["no case matches", "rtnetlink.sh"],
+        ),
+        (
+            &[
+                "bisect",
+                "of_a_join_and_a_ring_at_once",
+                "--kernel",
+                "6.1-off",
+            ],
+            2,
+            &["6.1-off", "needs a kernel with memory-mapped netlink"],
+        ),
+        (
+            &[
+                "bisect",
+                "of_a_join_and_a_ring_at_once",
+                "--good",
+                "9",
+                "--bad",
+                "9",
+            ],
+            2,
+            &["fewer patches than 9"],
+        ),
+        (
+            &["bisect", "of_a_join_and_a_ring_at_once", "--bad", "99"],
+            2,
+            &["not 99"],
+        ),
+        (&["bisect", "/"], 2, &["/repro.json"]),
         (
             &["shell", "--kernel", "9.9"],
             2,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a person types and sees: `nlring shell` and `nlring gdb` at a terminal. Needs kernel 6.1
+//! What a person types and sees: `nlring shell`, `nlring gdb` and `nlring bisect` at a terminal. Needs kernel 6.1
 //! in the cache, and what `ci/setup --with gdb` installs.
 
 use std::fs;
@@ -359,4 +359,25 @@ fn gdb_that_is_killed_takes_its_vm_along() {
         .signal(Signal::SIGKILL)
         .unwrap();
     person.session().exp_eof().unwrap();
+}
+
+#[test]
+fn there_is_nothing_to_search_where_a_case_passes() {
+    let case = "multicast::joining_a_group_with_a_ring_is_refused";
+    let mut person = Person::types(&["bisect", case, "--seed", "7"]);
+    person.sees(&format!("makes {case} fail on 6.1? seed 7"));
+    person.sees(" patches: pass in ");
+    person.sees("it should fail; it does not: pass");
+    assert_eq!(person.is_left(), 2);
+}
+
+#[test]
+fn a_search_ends_at_control_c() {
+    let mut person = Person::types(&[
+        "bisect",
+        "multicast::joining_a_group_with_a_ring_is_refused",
+    ]);
+    person.sees("fail on 6.1? seed");
+    person.presses("\u{3}");
+    assert_eq!(person.is_left(), 130);
 }

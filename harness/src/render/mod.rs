@@ -18,6 +18,18 @@ pub trait Renderer {
     fn show(&mut self, event: &Event);
 }
 
+/// Shows what happens within a run that is part of a larger whole, which tells beginning and end itself.
+pub struct Aside(pub Box<dyn Renderer>);
+
+impl Renderer for Aside {
+    fn show(&mut self, event: &Event) {
+        match event {
+            Event::Planned { .. } | Event::Accelerator { .. } | Event::Reported { .. } => {}
+            _ => self.0.show(event),
+        }
+    }
+}
+
 /// What standard output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
