@@ -61,6 +61,9 @@ pub enum Topology {
     /// This many pairs of virtio NICs, back to back: `near0` … in the case's own namespace with
     /// 10.9.0.1/24 …, `far0` … in the namespace `peer` with 10.9.0.2/24 ….
     Pairs(u8),
+    /// Two machines, of one kernel: `near0`, 10.9.0.1/24, where the case runs, and `far0`, 10.9.0.2/24, where its
+    /// peer does.
+    Apart,
 }
 
 /// What a case asks of the kernel.
@@ -75,6 +78,12 @@ pub enum Kernel {
     /// Any.
     Any,
 }
+
+/// What is done in a guest.
+pub type Act = fn(&mut Setting) -> anyhow::Result<()>;
+
+/// Behind a case's name: what its other machine does.
+pub const PEER: &str = "@peer";
 
 /// A case.
 #[derive(Debug, Clone, Copy)]
@@ -98,17 +107,15 @@ pub struct Case {
     /// between them.
     pub proves: &'static str,
     /// Proves it.
-    pub run: fn(&mut Setting) -> anyhow::Result<()>,
+    pub run: Act,
+    /// What the other machine does meanwhile, where there is one.
+    pub peer: Option<Act>,
 }
 
 impl Case {
     /// A case that needs no network but loopback, a kernel with rings, and five seconds.
     #[must_use]
-    pub const fn new(
-        group: Group,
-        name: &'static str,
-        run: fn(&mut Setting) -> anyhow::Result<()>,
-    ) -> Self {
+    pub const fn new(group: Group, name: &'static str, run: Act) -> Self {
         Self {
             name,
             group,
@@ -119,6 +126,7 @@ impl Case {
             expects_splat: None,
             proves: "",
             run,
+            peer: None,
         }
     }
 
@@ -127,6 +135,16 @@ impl Case {
     pub const fn across(self, pairs: u8) -> Self {
         let topology = Topology::Pairs(pairs);
         Self { topology, ..self }
+    }
+
+    /// The same with another machine, which does this meanwhile.
+    #[must_use]
+    pub const fn facing(self, peer: Act) -> Self {
+        Self {
+            topology: Topology::Apart,
+            peer: Some(peer),
+            ..self
+        }
     }
 
     /// The same on this kind of kernel.

@@ -7,6 +7,7 @@
 //! the series' own selftest and, for the group `library`, the ring library's examples.
 
 mod answers;
+mod apart;
 mod arrivals;
 mod blocked_call;
 mod bulk;
@@ -91,5 +92,5 @@ mod walker;
 mod witness;
 
 pub(crate) use case::case;
-pub use case::{Case, Group, Kernel, Setting, Topology, Unmet};
-pub use registry::{all, find};
+pub use case::{Act, Case, Group, Kernel, PEER, Setting, Topology, Unmet};
+pub use registry::{all, find, part};

@@ -4,12 +4,12 @@
 use std::sync::LazyLock;
 
 use crate::{
-    Case, capability, compat, cost, delivery, diag, dump, dump_parked, early, end_to_end,
-    end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory, multicast,
-    multicast_refusal, multicast_ring, old_program, ordering, ordering_copies, ordering_queues,
-    ordering_senders, ordering_steered, ordering_wrap, ownership, poll, poll_tear_down,
-    publication, races, scribbles, setup, subsystems, tap, twin, tx, tx_errors, tx_races,
-    tx_verdicts, tx_waits, witness,
+    Act, Case, PEER, apart, capability, compat, cost, delivery, diag, dump, dump_parked, early,
+    end_to_end, end_to_end_large, examples, fallback, full, kselftest, library, mapping, memory,
+    multicast, multicast_refusal, multicast_ring, old_program, ordering, ordering_copies,
+    ordering_queues, ordering_senders, ordering_steered, ordering_wrap, ownership, poll,
+    poll_tear_down, publication, races, scribbles, setup, subsystems, tap, twin, tx, tx_errors,
+    tx_races, tx_verdicts, tx_waits, witness,
 };
 
 static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -20,6 +20,7 @@ static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
         ordering_wrap::CASES,
         ordering_senders::CASES,
         ordering_steered::CASES,
+        apart::CASES,
         end_to_end::CASES,
         end_to_end_large::CASES,
         ownership::CASES,
@@ -75,6 +76,18 @@ pub fn find(name: &str) -> Option<&'static Case> {
     all().iter().find(|case| case.name == name)
 }
 
+/// What a machine does that is asked for `name`, and in which case: the case itself, or, with [`PEER`] behind its
+/// name, what its other machine does.
+#[must_use]
+pub fn part(name: &str) -> Option<(&'static Case, Act)> {
+    if let Some(case) = name.strip_suffix(PEER) {
+        let case = find(case)?;
+        return Some((case, case.peer?));
+    }
+    let case = find(name)?;
+    Some((case, case.run))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -86,6 +99,15 @@ mod tests {
     fn no_two_cases_have_one_name() {
         let names: BTreeSet<_> = all().iter().map(|case| case.name).collect();
         assert_eq!(names.len(), all().len());
+    }
+
+    #[test]
+    fn a_case_that_has_another_machine_has_something_for_it_to_do() {
+        for case in all() {
+            let peer = part(&format!("{}{PEER}", case.name));
+            let is_apart = case.topology == crate::Topology::Apart;
+            assert_eq!(peer.is_some(), is_apart, "{}", case.name);
+        }
     }
 
     #[test]

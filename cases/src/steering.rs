@@ -27,7 +27,7 @@ impl Drop for Steering {
     }
 }
 
-/// Packets that each CPU was given by RPS so far.
+/// Times that each CPU was told by another to go on with packets so far.
 pub(crate) fn received() -> anyhow::Result<Vec<u32>> {
     const PATH: &str = "/proc/net/softnet_stat";
     /// `received_rps`, in hex.

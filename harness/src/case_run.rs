@@ -21,10 +21,14 @@ use crate::splat::{Scan, decoded};
 use crate::unknown_case;
 use crate::verdict::{Testimony, Verdict, judge};
 
+/// Beside the log of a VM's console that of the other VM, where there are two.
+pub const PEER_CONSOLE: &str = "console.peer.log";
+
 /// What gives VMs: `nlring-vm` in earnest, a puppet in tests.
 pub trait Hypervisor: Send + Sync {
     /// Starts `kernel` on `stage`, its console going to the file `console`; returns when the guest has
-    /// said that it is ready and is known to be the machine that was asked for.
+    /// said that it is ready and is known to be the machine that was asked for. Where the network is that of
+    /// two machines both are started, and the other's console goes to [`PEER_CONSOLE`] beside that file.
     fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss>;
 
     /// What a VM of `kernel` on `stage` takes, in MiB of memory.
@@ -220,7 +224,7 @@ fn sit(
             (heard, Some(milliseconds(after)))
         }
     };
-    let log = Scan::of_file(&console).map_err(|error| error.to_string());
+    let log = log_of(first, &console);
     let decoded = log
         .iter()
         .find(|scan| !scan.splats.is_empty())
@@ -254,16 +258,27 @@ fn sit(
         if log.iter().any(|scan| !scan.splats.is_empty()) {
             result.evidence.extend(decoded.clone());
         }
-        if console.exists() {
-            let folder = first.folder();
-            result
-                .evidence
-                .push(format!("console: {folder}/console.log"));
+        for console in [&console, &console.with_file_name(PEER_CONSOLE)] {
+            if let Some(name) = console.file_name().filter(|_| console.exists()) {
+                let path = Path::new(&first.folder()).join(name);
+                result.evidence.push(format!("console: {}", path.display()));
+            }
         }
         results.push(result);
     }
     keep_captures(&folder, first, &mut results);
     results
+}
+
+/// What the kernel's log says, and that of the other machine where there is one.
+fn log_of(planned: &Planned, console: &Path) -> Result<Scan, String> {
+    let scan = |path: &Path| Scan::of_file(path).map_err(|error| error.to_string());
+    let mut log = scan(console)?;
+    if planned.case.topology == Topology::Apart {
+        let other = scan(&console.with_file_name(PEER_CONSOLE))?;
+        log.splats.extend(other.splats);
+    }
+    Ok(log)
 }
 
 /// Writes the splats, with the lines of the source as far as the kernel's image tells them, into the folder.
@@ -349,7 +364,7 @@ fn hear(
         // What failed, or was complained about, may have left anything behind.
         let goes_on = has_passed(&testimony)
             && planned.case.expects_splat.is_none()
-            && Scan::of_file(console).is_ok_and(|scan| scan.splats.is_empty());
+            && log_of(planned, console).is_ok_and(|scan| scan.splats.is_empty());
         heard.push((testimony, begun.elapsed()));
         if !goes_on {
             break;

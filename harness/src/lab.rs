@@ -2,8 +2,11 @@
 //! Everything that cases need to run in earnest: kernels, initramfs, accelerator.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::thread;
 use std::time::Instant;
 
 use nlring_cases::{Group, Topology, compat};
@@ -15,7 +18,8 @@ use nlring_vm::matrix::{Entry, Matrix, WITH_FIRST, WITH_MUTANT};
 use nlring_vm::shell::{self, Shell};
 use nlring_vm::{Cache, VmError, gdb, initramfs, probe, selftests, topology, virtme};
 
-use crate::case_run::{Errand, Guest, Hypervisor, Stage, milliseconds};
+use crate::case_run::{Errand, Guest, Hypervisor, PEER_CONSOLE, Stage, milliseconds};
+use crate::couple::Couple;
 use crate::error::Error;
 use crate::event::{Event, KernelStep};
 use crate::examples;
@@ -178,17 +182,23 @@ impl Lab {
 
     fn start_bare(
         &self,
-        kernel: &Built,
-        initramfs: &Path,
-        topology: topology::Topology,
+        kitted: &Kitted,
+        examples: bool,
+        (topology, cable): (topology::Topology, Option<BorrowedFd<'_>>),
         cold: bool,
         console: &Path,
     ) -> Result<Vm, VmError> {
+        let kernel = &kitted.kernel;
+        let initramfs = match &kitted.with_examples {
+            Some(initramfs) if examples => initramfs,
+            _ => &kitted.initramfs,
+        };
         let config = Config {
             kernel,
             initramfs,
             accelerator: &self.accelerator,
             topology,
+            cable,
             cpus: CPUS,
             memory_mib: bare_memory_mib(kernel),
             console,
@@ -433,45 +443,38 @@ fn step(event: kernel::Event) -> KernelStep {
 impl Hypervisor for Lab {
     fn start(&self, kernel: &str, stage: Stage, console: &Path) -> Result<Box<dyn Guest>, Loss> {
         let kitted = &self.kernels[kernel];
-        let kernel = &kitted.kernel;
-        let topology = match stage {
-            Stage::Bare {
-                topology: Topology::Pairs(count),
-                ..
-            } => topology::Topology::Pairs(count),
-            _ => topology::Topology::None,
+        let Stage::Bare {
+            topology,
+            examples,
+            cold,
+        } = stage
+        else {
+            let vm = self.boot_on_host(&kitted.kernel, console)?;
+            return Ok(Box::new(occupied(
+                vm,
+                &kitted.kernel,
+                topology::Topology::None,
+            )?));
         };
-        let vm = match stage {
-            Stage::Bare { examples, cold, .. } => {
-                let initramfs = match &kitted.with_examples {
-                    Some(initramfs) if examples => initramfs,
-                    _ => &kitted.initramfs,
-                };
-                self.start_bare(kernel, initramfs, topology, cold, console)
-            }
-            Stage::Host => self.boot_on_host(kernel, console),
-        }
-        .map_err(Loss::from)?;
-        if vm.ready().release != kernel.release {
-            return Err(format!(
-                "the guest runs {}, but kernel {} was built as {}",
-                vm.ready().release,
-                kernel.name,
-                kernel.release
-            )
-            .into());
-        }
-        Ok(Box::new(Occupied {
-            vm,
-            links: topology.links(),
-            jobs: 0,
-        }))
+        let start = |network, cable: Option<BorrowedFd<'_>>, console: &Path| {
+            let vm = self.start_bare(kitted, examples, (network, cable), cold, console)?;
+            occupied(vm, &kitted.kernel, network)
+        };
+        let network = match topology {
+            Topology::None => topology::Topology::None,
+            Topology::Pairs(count) => topology::Topology::Pairs(count),
+            Topology::Apart => return couple(&start, console),
+        };
+        Ok(Box::new(start(network, None, console)?))
     }
 
     fn memory_mib(&self, kernel: &str, stage: Stage) -> u32 {
         match stage {
             Stage::Host => HOST_MEMORY_MIB,
-            Stage::Bare { .. } => bare_memory_mib(&self.kernels[kernel].kernel),
+            Stage::Bare { topology, .. } => {
+                let vms = if topology == Topology::Apart { 2 } else { 1 };
+                vms * bare_memory_mib(&self.kernels[kernel].kernel)
+            }
         }
     }
 
@@ -490,6 +493,53 @@ struct Occupied {
     vm: Vm,
     links: Vec<nlring_channel::Link>,
     jobs: u32,
+}
+
+/// `vm`, if it is of `kernel`.
+fn occupied(vm: Vm, kernel: &Built, network: topology::Topology) -> Result<Occupied, Loss> {
+    if vm.ready().release != kernel.release {
+        return Err(format!(
+            "the guest runs {}, but kernel {} was built as {}",
+            vm.ready().release,
+            kernel.name,
+            kernel.release
+        )
+        .into());
+    }
+    Ok(Occupied {
+        vm,
+        links: network.links(),
+        jobs: 0,
+    })
+}
+
+/// Starts a VM in this network, on this cable, its console going to this file.
+type Start<'a> =
+    dyn Fn(topology::Topology, Option<BorrowedFd<'_>>, &Path) -> Result<Occupied, Loss> + Sync + 'a;
+
+/// Two VMs with a cable between them.
+fn couple(start: &Start<'_>, console: &Path) -> Result<Box<dyn Guest>, Loss> {
+    let failure = |error| Loss::from(format!("cannot make a cable between two VMs: {error}"));
+    let (here, there) = UnixStream::pair().map_err(failure)?;
+    let end = |end, cable: &UnixStream, console: &Path| {
+        start(topology::Topology::Cable(end), Some(cable.as_fd()), console)
+    };
+    let (near, far) = thread::scope(|scope| {
+        let far = scope.spawn(|| {
+            end(
+                topology::End::Far,
+                &there,
+                &console.with_file_name(PEER_CONSOLE),
+            )
+        });
+        let near = end(topology::End::Near, &here, console);
+        (near, far.join())
+    });
+    let far = far.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok(Box::new(Couple {
+        near: near?,
+        far: far?,
+    }))
 }
 
 impl Guest for Occupied {

@@ -18,6 +18,8 @@ pub mod command;
 #[cfg(feature = "host")]
 pub mod compat;
 #[cfg(feature = "host")]
+pub mod couple;
+#[cfg(feature = "host")]
 pub mod coverage;
 #[cfg(feature = "host")]
 pub mod doctor;

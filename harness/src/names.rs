@@ -16,6 +16,7 @@ pub fn topology_word(topology: Topology) -> String {
         Topology::None => String::from("none"),
         Topology::Pairs(1) => String::from("1 pair"),
         Topology::Pairs(count) => format!("{count} pairs"),
+        Topology::Apart => String::from("2 machines"),
     }
 }
 

@@ -88,6 +88,7 @@ impl Ground {
             cpus: 2,
             memory_mib: 256,
             console,
+            cable: None,
             captures: None,
         }
     }

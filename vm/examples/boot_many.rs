@@ -108,6 +108,7 @@ fn boots(arguments: &Arguments) -> Result<(), VmError> {
         cpus: arguments.cpus,
         memory_mib: 256,
         console: &arguments.console,
+        cable: None,
         captures: None,
     };
     let mut times = Vec::new();

@@ -29,9 +29,10 @@ pub(crate) fn of_host(qemu: &Path) -> Result<Key, VmError> {
 
 /// All that a VM is made of, so that the state of one can become that of another.
 pub(crate) fn of_vm(config: &Config<'_>, host: &Host) -> Result<String, VmError> {
-    // Captures are files of the host's; descriptors have any number.
+    // Captures are files of the host's; descriptors have any number. That there is a cable shows in the network.
     let config = Config {
         captures: None,
+        cable: None,
         ..*config
     };
     let mut parts = parts(&config, host.chassis);
@@ -43,6 +44,7 @@ pub(crate) fn of_vm(config: &Config<'_>, host: &Host) -> Result<String, VmError>
     let speed = guest_khz();
     let key = of_host(&host.qemu)?
         .part(processor())
+        .part(format!("{:?}", config.topology))
         .part((speed / SAME_SPEED).to_le_bytes())
         .part(&config.kernel.key);
     let arguments = qemu::arguments(&parts).into_iter();

@@ -2,7 +2,7 @@
 //! A VM: booted or restored, asked to do jobs, powered off.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ use crate::kernel::{Built, toolchain};
 use crate::monitor::Monitor;
 use crate::process::{Qemu, Seen};
 pub use crate::qemu::Chassis;
-use crate::qemu::{self, Part};
+use crate::qemu::{self, Part, Plug};
 use crate::topology::Topology;
 use crate::{Snapshot, VmError};
 
@@ -37,6 +37,8 @@ pub struct Config<'a> {
     pub accelerator: &'a Accelerator,
     /// Its network.
     pub topology: Topology,
+    /// Its end of the cable to another VM, where its network is that: a stream socket.
+    pub cable: Option<BorrowedFd<'a>>,
     /// Its CPUs.
     pub cpus: u8,
     /// Its memory, in MiB.
@@ -166,6 +168,7 @@ impl Vm {
             Box::new(qemu::MonitorPort(monitor.as_raw_fd())),
         ]);
         let mut inherited = vec![agent.as_raw_fd(), console.as_raw_fd(), monitor.as_raw_fd()];
+        inherited.extend(config.cable.map(|cable| cable.as_raw_fd()));
         if let Some(state) = &state {
             parts.push(Box::new(qemu::Incoming(state.as_raw_fd())));
             inherited.push(state.as_raw_fd());
@@ -485,12 +488,16 @@ pub(crate) fn parts(config: &Config<'_>, chassis: Chassis) -> Vec<Box<dyn Part>>
         Box::new(qemu::NoLegacyTerminals),
         Box::new(qemu::ToldByTrap(chassis)),
     ];
+    let plug = match config.cable {
+        None => Plug::Hub,
+        Some(cable) => Plug::Cable(cable.as_raw_fd()),
+    };
     for nic in config.topology.nics() {
         if let Some(folder) = config.captures {
             let path = folder.join(&nic.link.name).with_extension(CAPTURE);
             parts.push(Box::new(qemu::Capture(nic.clone(), path)));
         }
-        parts.push(Box::new(qemu::Wire(chassis, nic)));
+        parts.push(Box::new(qemu::Wire(chassis, nic, plug)));
     }
     parts
 }

@@ -96,6 +96,7 @@ fn try_kvm(
         cpus: 2,
         memory_mib: 256,
         console: &console,
+        cable: None,
         captures: None,
     };
     let start = Instant::now();

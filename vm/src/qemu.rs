@@ -275,20 +275,33 @@ impl Part for ToldByTrap {
     }
 }
 
-/// A NIC, on the hub that it shares with the other one of its pair only.
-pub(crate) struct Wire(pub(crate) Chassis, pub(crate) Nic);
+/// What a NIC is plugged into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plug {
+    /// The hub that it shares with the other one of its pair only.
+    Hub,
+    /// A cable to another VM: a descriptor of a stream socket.
+    Cable(RawFd),
+}
+
+/// A NIC.
+pub(crate) struct Wire(pub(crate) Chassis, pub(crate) Nic, pub(crate) Plug);
 
 impl Part for Wire {
     fn host(&self) -> Vec<OsString> {
-        let Self(chassis, Nic { pair, link }) = self;
+        let Self(chassis, Nic { pair, link }, plug) = self;
         let (device, name, mac) = (chassis.device("virtio-net"), &link.name, &link.mac);
         let rom = if device.ends_with("pci") {
             ",romfile="
         } else {
             ""
         };
+        let netdev = match plug {
+            Plug::Hub => format!("hubport,id={name},hubid={pair}"),
+            Plug::Cable(descriptor) => format!("socket,id={name},fd={descriptor}"),
+        };
         [
-            option("-netdev", format!("hubport,id={name},hubid={pair}")),
+            option("-netdev", netdev),
             option("-device", format!("{device},netdev={name},mac={mac}{rom}")),
         ]
         .concat()
@@ -336,7 +349,7 @@ mod tests {
         let parts: Vec<Box<dyn Part>> = vec![
             Box::new(EndsOnPanic),
             Box::new(Execution(Name::Tcg)),
-            Box::new(Wire(Chassis::Microvm, nic)),
+            Box::new(Wire(Chassis::Microvm, nic, Plug::Hub)),
         ];
         let line = arguments(&parts).join(" ".as_ref()).into_string().unwrap();
         let expected = "-no-reboot -accel tcg,thread=multi -cpu max -netdev hubport,id=far0,hubid=0 \

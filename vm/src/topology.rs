@@ -16,6 +16,17 @@ pub enum Topology {
     /// This many pairs of virtio NICs, at most [`MAX_PAIRS`]. Pair *p* is `near<p>`, 10.9.*p*.1/24,
     /// in the agent's namespace, and `far<p>`, 10.9.*p*.2/24, in the namespace `peer`.
     Pairs(u8),
+    /// One virtio NIC, this end of a cable to another VM, in the agent's namespace.
+    Cable(End),
+}
+
+/// An end of a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// `near0`, 10.9.0.1/24.
+    Near,
+    /// `far0`, 10.9.0.2/24.
+    Far,
 }
 
 /// One end of a pair, from the host's side.
@@ -36,6 +47,14 @@ impl Topology {
         let pairs = match self {
             Self::None => 0,
             Self::Pairs(pairs) => pairs.min(MAX_PAIRS),
+            Self::Cable(end) => {
+                let nics = Self::Pairs(1).nics().into_iter();
+                let here = |mut nic: Nic| {
+                    nic.link.namespace = None;
+                    nic
+                };
+                return nics.map(here).skip(end as usize).take(1).collect();
+            }
         };
         (0..pairs)
             .flat_map(|pair| {
@@ -78,5 +97,21 @@ mod tests {
                 "52:54:00:09:01:02 far1 10.9.1.2/24 peer",
             ]
         );
+    }
+
+    #[test]
+    fn the_ends_of_a_cable_are_those_of_a_pair_each_in_its_own_vm() {
+        for (end, number) in [(End::Near, 0), (End::Far, 1)] {
+            let links = Topology::Cable(end).links();
+            let of_pair = Topology::Pairs(1).links().remove(number);
+            let namespace = None;
+            assert_eq!(
+                links,
+                [Link {
+                    namespace,
+                    ..of_pair
+                }]
+            );
+        }
     }
 }

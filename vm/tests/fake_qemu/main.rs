@@ -127,6 +127,7 @@ fn start(name: &str, snapshot: Option<&Snapshot>) -> Result<Vm, VmError> {
         cpus: 2,
         memory_mib: 256,
         console: &console,
+        cable: None,
         captures: None,
     };
     let host = Host {
