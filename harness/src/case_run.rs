@@ -104,8 +104,9 @@ pub enum Moment<'a> {
     Judged(CaseResult, usize),
 }
 
-/// Runs `rounds` of one case, at one place, each VM when there is `room` for it, and leaves the evidence in `report`, in the folder
-/// ([`Planned::folder`]) of the first round of each VM. Rounds share a VM until one does not pass.
+/// Runs `rounds` of one case, at one place, each VM when there is `room` for it, and leaves the evidence in
+/// `report`, in the folder ([`Planned::folder`]) of the first round of each VM. Rounds share a VM until one
+/// does not pass.
 pub fn perform(
     hypervisor: &dyn Hypervisor,
     room: &Room,

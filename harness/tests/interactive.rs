@@ -36,6 +36,25 @@ struct Person {
 }
 
 impl Person {
+    /// The command is killed while these are there too; whatever is left of them then fails the test.
+    fn dies_beside(&mut self, others: &[&str]) {
+        let names: Vec<String> = marked(&self.mark)
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        for name in others {
+            assert!(
+                names.iter().any(|found| found.starts_with(name)),
+                "{names:?}"
+            );
+        }
+        self.session()
+            .process_mut()
+            .signal(Signal::SIGKILL)
+            .unwrap();
+        self.session().exp_eof().unwrap();
+    }
+
     fn types(arguments: &[&str]) -> Self {
         let desk = DESK.lock().unwrap_or_else(PoisonError::into_inner);
         require_all();
@@ -234,20 +253,7 @@ fn a_guest_that_does_not_hear_is_ended() {
 fn a_shell_that_is_killed_takes_its_vm_along() {
     let mut person = Person::types(&["shell"]);
     person.sees(PROMPT);
-    let names: Vec<String> = marked(&person.mark)
-        .into_iter()
-        .map(|(_, name)| name)
-        .collect();
-    assert!(
-        names.iter().any(|name| name.starts_with("qemu-system")),
-        "{names:?}"
-    );
-    person
-        .session()
-        .process_mut()
-        .signal(Signal::SIGKILL)
-        .unwrap();
-    person.session().exp_eof().unwrap();
+    person.dies_beside(&["qemu-system"]);
 }
 
 #[test]
@@ -343,22 +349,7 @@ fn a_kernel_is_stopped_and_its_rings_are_shown() {
 fn gdb_that_is_killed_takes_its_vm_along() {
     let mut person = Person::types(&["gdb"]);
     person.sees("(gdb) ");
-    let names: Vec<String> = marked(&person.mark)
-        .into_iter()
-        .map(|(_, name)| name)
-        .collect();
-    for name in ["qemu-system", "gdb", "nlring"] {
-        assert!(
-            names.iter().any(|found| found.starts_with(name)),
-            "{names:?}"
-        );
-    }
-    person
-        .session()
-        .process_mut()
-        .signal(Signal::SIGKILL)
-        .unwrap();
-    person.session().exp_eof().unwrap();
+    person.dies_beside(&["qemu-system", "gdb", "nlring"]);
 }
 
 #[test]

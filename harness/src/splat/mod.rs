@@ -2,10 +2,10 @@
 //! The second witness: does the kernel's log complain?
 //!
 //! What counts as a complaint is data (`pattern.rs`), with a reason each. The scan fails closed: a log without
-//! the kernel's banner is not a clean log but none at all. What programs in the guest print to the same console is not believed:
-//! where the kernel stamps its lines with the time, only text behind such a stamp counts. That two
-//! complaints are the same is told by their [`Fingerprint`]; where in the source they come from, by
-//! [`decoded`].
+//! the kernel's banner is not a clean log but none at all. What programs in the guest print to the same
+//! console is not believed: where the kernel stamps its lines with the time, only text behind such a stamp
+//! counts. That two complaints are the same is told by their [`Fingerprint`]; where in the source they come
+//! from, by [`decoded`].
 
 pub mod decoded;
 mod pattern;
